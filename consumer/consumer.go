@@ -1,0 +1,2 @@
+// Package consumer hands events to handlers.
+package consumer

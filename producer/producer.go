@@ -1,0 +1,2 @@
+// Package producer publishes events.
+package producer
