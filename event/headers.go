@@ -1,6 +1,7 @@
 package event
 
 import (
+	"slices"
 	"strings"
 	"time"
 	"unsafe"
@@ -65,9 +66,9 @@ const (
 
 // Get returns the value of the last header named key, nil where there is none or its value is null.
 func (h Headers) Get(key string) []byte {
-	for i := len(h) - 1; i >= 0; i-- {
-		if h[i].Key == key {
-			return h[i].Value
+	for _, x := range slices.Backward(h) {
+		if x.Key == key {
+			return x.Value
 		}
 	}
 	return nil
