@@ -56,8 +56,8 @@ var ErrSameEffect = errors.New("two effects of one cause share an id")
 // attempt is a context and the ids that were published in it: one allocation for both.
 type attempt struct {
 	context.Context //nolint:containedctx // it is a context: one allocation instead of two
-	mu  sync.Mutex
-	ids []string
+	mu              sync.Mutex
+	ids             []string
 }
 
 func (a *attempt) Value(key any) any {

@@ -99,7 +99,7 @@ func (t tier) run(ctx context.Context) (result, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.limit)
 	defer cancel()
 	args := append([]string{"test", "-json", "-timeout", t.limit.String()}, t.flags()...)
-	cmd := exec.CommandContext(ctx, "go", append(args, packages...)...) //nolint:gosec // our own packages
+	cmd := exec.CommandContext(ctx, "go", append(args, packages...)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	cmd.Stderr = os.Stderr

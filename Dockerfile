@@ -1,0 +1,14 @@
+# The millrace binary alone: static, no shell, no root.
+FROM golang:1.26 AS build
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+ARG VERSION=dev
+RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=${VERSION}" -o /millrace ./cmd/millrace
+
+FROM gcr.io/distroless/static-debian12:nonroot
+COPY --from=build /millrace /millrace
+USER nonroot
+ENTRYPOINT ["/millrace"]
+CMD ["help"]
