@@ -1,0 +1,2 @@
+// Package service is a service author's main.
+package service
