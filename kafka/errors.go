@@ -1,0 +1,200 @@
+package kafka
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// PermissionError is a refusal by the cluster's authorizer. errors.Is finds the cluster's own error in it.
+type PermissionError struct {
+	// Principal is who was refused, as ACLs name it: "User:shipping".
+	Principal string
+	// Operation is what was refused, in the words of ACLs: "Read", "Write", "Create", "Describe"…
+	Operation string
+	// Resource is on what: "topic shop.orders", "group shipping", "transactional id shipping-0", "cluster".
+	Resource string
+
+	cause error
+}
+
+// Error says who may not do what, and how to grant it.
+func (e *PermissionError) Error() string {
+	return fmt.Sprintf("%s has no %s permission on %s: grant it (kafka-acls.sh --add --allow-principal %s --operation %s %s)",
+		e.Principal, e.Operation, e.Resource, e.Principal, e.Operation, aclFlags(e.Resource))
+}
+
+// Unwrap returns the cluster's own error.
+func (e *PermissionError) Unwrap() error { return e.cause }
+
+// aclFlags is resource as kafka-acls.sh takes it.
+func aclFlags(resource string) string {
+	for _, kind := range []string{kindTopic, kindGroup, kindTransaction} {
+		if name, ok := strings.CutPrefix(resource, kind+" "); ok {
+			return "--" + strings.ReplaceAll(kind, " ", "-") + " " + name
+		}
+	}
+	switch resource {
+	case kindTopic, kindGroup, kindTransaction:
+		return "--" + strings.ReplaceAll(resource, " ", "-") + " NAME"
+	}
+	return "--" + kindCluster
+}
+
+// The kinds of resources, as [PermissionError] spells them.
+const (
+	kindTopic       = "topic"
+	kindGroup       = "group"
+	kindTransaction = "transactional id"
+	kindCluster     = "cluster"
+)
+
+// denials are the authorizer's answers with the kind of resource that each is about, and the operation where the
+// answer leaves no choice.
+var denials = []struct {
+	err  error
+	kind string
+}{
+	{kerr.TopicAuthorizationFailed, kindTopic},
+	{kerr.GroupAuthorizationFailed, kindGroup},
+	{kerr.TransactionalIDAuthorizationFailed, kindTransaction},
+	{kerr.ClusterAuthorizationFailed, kindCluster},
+}
+
+// Explain turns an error of a Kafka client into one that a person can act on, and returns every other error,
+// nil too, as it is. operation and resources say what was tried: Explain(err, "Read", "topic shop.orders",
+// "group shipping"); where there are several resources, the cluster's answer picks the one it is about.
+//
+//   - The authorizer's refusals become a [*PermissionError].
+//   - A failed login says which mechanism and user were refused.
+//   - TLS spoken to a plain-text port, plain text to a TLS port, and no login where one is needed say so; the
+//     client itself only sees a closed connection or a length that makes no sense.
+//
+// In every case errors.Is and errors.As still find what Explain was given.
+func (c Cluster) Explain(err error, operation string, resources ...string) error {
+	if err == nil {
+		return nil
+	}
+	if denied, ok := errors.AsType[*PermissionError](err); ok && denied != nil {
+		return err
+	}
+	for _, d := range denials {
+		if errors.Is(err, d.err) {
+			return &PermissionError{Principal: c.principal(), Operation: operation, Resource: pick(resources, d.kind), cause: err}
+		}
+	}
+	if hint := c.hint(err); hint != "" {
+		return &explained{hint, err}
+	}
+	return err
+}
+
+// pick returns the resource of the kind, or the kind alone where none was named.
+func pick(resources []string, kind string) string {
+	for _, r := range resources {
+		if r == kind || strings.HasPrefix(r, kind+" ") {
+			return r
+		}
+	}
+	return kind
+}
+
+// principal is how the cluster's ACLs name us.
+func (c Cluster) principal() string {
+	switch {
+	case c.Auth.user != "":
+		return "User:" + c.Auth.user
+	case !c.Auth.IsZero():
+		return "the token's principal"
+	case c.TLS != nil && len(c.TLS.Certificates) > 0:
+		if leaf, err := leaf(c.TLS.Certificates[0]); err == nil {
+			return "User:" + leaf.Subject.String()
+		}
+	}
+	return "User:ANONYMOUS"
+}
+
+func leaf(cert tls.Certificate) (*x509.Certificate, error) {
+	if cert.Leaf != nil || len(cert.Certificate) == 0 {
+		if cert.Leaf == nil {
+			return nil, errors.New("an empty certificate")
+		}
+		return cert.Leaf, nil
+	}
+	return x509.ParseCertificate(cert.Certificate[0])
+}
+
+// hint says what an error of connecting or logging in means, or nothing where we know no better than the error.
+func (c Cluster) hint(err error) string {
+	var (
+		dns     *net.DNSError
+		unknown x509.UnknownAuthorityError
+		name    x509.HostnameError
+		expired x509.CertificateInvalidError
+		first   *kgo.ErrFirstReadEOF
+		alert   tls.AlertError
+	)
+	switch {
+	case errors.Is(err, kerr.SaslAuthenticationFailed):
+		return fmt.Sprintf("the login was refused (%s): check user, password and mechanism", c.Auth)
+	case errors.Is(err, kerr.UnsupportedSaslMechanism):
+		return fmt.Sprintf("the broker offers no %s here: check the mechanism and the port", c.Auth.mechanism)
+	case errors.Is(err, kerr.IllegalSaslState) && c.Auth.IsZero():
+		return "the broker asks for a login: set Auth"
+	case errors.Is(err, kerr.IllegalSaslState):
+		return "the broker takes no login on this port: unset Auth, or use the port for logins"
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return fmt.Sprintf("there is no host %s: check the name", dns.Name)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "nothing listens there: is the broker running, and is the port right?"
+	case errors.As(err, &unknown):
+		return "the broker's certificate is signed by an authority we do not know: add its CA to TLS.RootCAs"
+	case errors.As(err, &name):
+		return "the broker's certificate is for another name: dial a name it holds, or set TLS.ServerName"
+	case errors.As(err, &expired):
+		return "the broker's certificate is not valid: " + expired.Error()
+	case errors.As(err, &alert):
+		return "the broker refused our side of TLS: does it want a client certificate (TLS.Certificates)?"
+	case c.TLS == nil && strings.Contains(err.Error(), "tls alert"):
+		return "the port speaks TLS and we do not: set TLS"
+	case c.TLS != nil && isPlainPort(err):
+		return "the port speaks plain text and we speak TLS: unset TLS, or use the TLS port"
+	case errors.As(err, &first) && c.Auth.IsZero():
+		return "the broker closed the connection at once: does it need a login (Auth), or TLS?"
+	case errors.As(err, &first):
+		return "the broker closed the connection at once: does the port speak TLS, and does it take logins?"
+	case errors.Is(err, context.DeadlineExceeded) || isTimeout(err):
+		return "no answer in time: is the address right, and is no firewall in between?"
+	}
+	return ""
+}
+
+// isPlainPort reports whether a TLS handshake met someone who does not speak TLS: Kafka reads the greeting as an
+// absurd length and hangs up.
+func isPlainPort(err error) bool {
+	var header tls.RecordHeaderError
+	return errors.As(err, &header) || strings.Contains(err.Error(), "TLS handshake") && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET))
+}
+
+func isTimeout(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Timeout()
+}
+
+// explained is an error with what it means in front.
+type explained struct {
+	hint string
+	err  error
+}
+
+func (e *explained) Error() string { return e.hint + " (" + e.err.Error() + ")" }
+func (e *explained) Unwrap() error { return e.err }
