@@ -104,22 +104,22 @@ func (c Cluster) Client(opts ...kgo.Opt) (*kgo.Client, error) {
 
 func (c Cluster) validate() error {
 	if len(c.Seeds) == 0 {
-		return errors.New("Seeds: name at least one broker as host:port") //nolint:staticcheck,revive // the field's name
+		return errors.New("kafka.Cluster.Seeds: name at least one broker as host:port")
 	}
 	for _, seed := range c.Seeds {
 		host, port, err := net.SplitHostPort(seed)
 		if err != nil {
-			return fmt.Errorf("Seeds: %q is not host:port: %w", seed, err) //nolint:staticcheck,revive // the field's name
+			return fmt.Errorf("kafka.Cluster.Seeds: %q is not host:port: %w", seed, err)
 		}
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || host == "" {
-			return fmt.Errorf("Seeds: %q is not host:port, with a port from 1 to 65535", seed) //nolint:staticcheck,revive // the field's name
+			return fmt.Errorf("kafka.Cluster.Seeds: %q is not host:port, with a port from 1 to 65535", seed)
 		}
 		if c.TLS == nil && c.Auth.bare() && !loopback(host) {
-			return fmt.Errorf("Auth: %s would send its secret to %s in plain text: set TLS, or use SCRAM", c.Auth.mechanism, seed) //nolint:staticcheck,revive // the field's name
+			return fmt.Errorf("kafka.Cluster.Auth: %s would send its secret to %s in plain text: set TLS, or use SCRAM", c.Auth.mechanism, seed)
 		}
 	}
 	if err := c.Auth.validate(); err != nil {
-		return fmt.Errorf("Auth: %w", err) //nolint:staticcheck,revive // the field's name
+		return fmt.Errorf("kafka.Cluster.Auth: %w", err)
 	}
 	return nil
 }
@@ -170,7 +170,7 @@ func handshake(ctx context.Context, conn net.Conn, cfg *tls.Config, host string)
 	secured := tls.Client(conn, cfg)
 	if err := secured.HandshakeContext(ctx); err != nil {
 		_ = conn.Close()
-		return nil, fmt.Errorf("TLS handshake: %w", err)
+		return nil, &handshakeError{err}
 	}
 	return secured, nil
 }

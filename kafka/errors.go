@@ -1,7 +1,6 @@
 package kafka
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -141,7 +140,7 @@ func (c Cluster) hint(err error) string {
 		name    x509.HostnameError
 		expired x509.CertificateInvalidError
 		first   *kgo.ErrFirstReadEOF
-		alert   tls.AlertError
+		hello   *handshakeError
 	)
 	switch {
 	case errors.Is(err, kerr.SaslAuthenticationFailed):
@@ -162,32 +161,49 @@ func (c Cluster) hint(err error) string {
 		return "the broker's certificate is for another name: dial a name it holds, or set TLS.ServerName"
 	case errors.As(err, &expired):
 		return "the broker's certificate is not valid: " + expired.Error()
-	case errors.As(err, &alert):
+	case isAlert(err):
 		return "the broker refused our side of TLS: does it want a client certificate (TLS.Certificates)?"
-	case c.TLS == nil && strings.Contains(err.Error(), "tls alert"):
-		return "the port speaks TLS and we do not: set TLS"
-	case c.TLS != nil && isPlainPort(err):
+	case errors.As(err, &hello) && hello.meetsPlainText():
 		return "the port speaks plain text and we speak TLS: unset TLS, or use the TLS port"
-	case errors.As(err, &first) && c.Auth.IsZero():
-		return "the broker closed the connection at once: does it need a login (Auth), or TLS?"
-	case errors.As(err, &first):
-		return "the broker closed the connection at once: does the port speak TLS, and does it take logins?"
-	case errors.Is(err, context.DeadlineExceeded) || isTimeout(err):
+	case errors.As(err, &hello) && isTimeout(err):
+		return "the TLS handshake got no answer: does the port speak TLS?"
+	case c.TLS == nil && strings.Contains(err.Error(), "tls alert"): // the client's guess at the first bytes
+		return "the port speaks TLS and we do not: set TLS"
+	case errors.As(err, &first) && c.TLS == nil:
+		return "the broker closed the connection at once: does the port speak TLS (set TLS), or ask for a login (set Auth)?"
+	case errors.Is(err, io.EOF) && !c.Auth.IsZero():
+		return fmt.Sprintf("the broker closed the connection: did it refuse the login (%s)?", c.Auth)
+	case errors.Is(err, io.EOF):
+		return "the broker closed the connection: does it ask for a login (set Auth)?"
+	case isTimeout(err):
 		return "no answer in time: is the address right, and is no firewall in between?"
 	}
 	return ""
 }
 
-// isPlainPort reports whether a TLS handshake met someone who does not speak TLS: Kafka reads the greeting as an
-// absurd length and hangs up.
-func isPlainPort(err error) bool {
-	var header tls.RecordHeaderError
-	return errors.As(err, &header) || strings.Contains(err.Error(), "TLS handshake") && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET))
+func isTimeout(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-func isTimeout(err error) bool {
+// handshakeError is a TLS handshake that did not come about.
+type handshakeError struct{ err error }
+
+func (e *handshakeError) Error() string { return "TLS handshake: " + e.err.Error() }
+func (e *handshakeError) Unwrap() error { return e.err }
+
+// isAlert reports whether err is a TLS alert of the other side: it can also come with the first read, after the
+// handshake, when it is about our certificate.
+func isAlert(err error) bool {
 	var op *net.OpError
-	return errors.As(err, &op) && op.Timeout()
+	return errors.As(err, &op) && op.Op == "remote error"
+}
+
+// meetsPlainText reports whether the other side does not speak TLS: Kafka reads the greeting as a request of an
+// absurd length and hangs up.
+func (e *handshakeError) meetsPlainText() bool {
+	var header tls.RecordHeaderError
+	return errors.As(e.err, &header) || errors.Is(e.err, io.EOF) || errors.Is(e.err, syscall.ECONNRESET)
 }
 
 // explained is an error with what it means in front.

@@ -21,7 +21,7 @@ func (e *refusal) Error() string { return fmt.Sprintf("%s refused: %s", e.reques
 // asks its errors for that one to tell a request that can never be sent from one to send again; without it, a
 // record of a read-only client would be tried for ever. The sentinel is not exported, so its text stands for it.
 func (e *refusal) Is(target error) bool {
-	return target == ErrReadOnly || target.Error() == "request key is unknown" //nolint:errorlint // Is itself compares
+	return target == ErrReadOnly || target.Error() == "request key is unknown"
 }
 
 // reads reports whether a request leaves the cluster as it is. It lists what is allowed, not what is refused: a

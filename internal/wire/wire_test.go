@@ -117,7 +117,13 @@ func TestRecordRoundTrip(t *testing.T) {
 	made := event.New("shop.orders", "o1", "data")
 	made.Type, made.Source, made.Tenant, made.ContentType = "shop.OrderPlaced", "storefront", "acme", "application/avro"
 	made.Time = time.Date(2026, 9, 1, 12, 0, 0, 123456789, time.FixedZone("CEST", 7200))
-	made.Headers = event.Headers{{"b", []byte("2")}, {"a", nil}, {"b", []byte{}}, {"b", []byte("2")}, {"", []byte("no name")}}
+	made.Headers = event.Headers{
+		{Key: "b", Value: []byte("2")},
+		{Key: "a", Value: nil},
+		{Key: "b", Value: []byte{}},
+		{Key: "b", Value: []byte("2")},
+		{Key: "", Value: []byte("no name")},
+	}
 	r := wire.Record(&made, []byte("encoded"))
 	if r.Topic != made.Topic || !bytes.Equal(r.Key, made.Key) || string(r.Value) != "encoded" || r.Partition != 0 || !r.Timestamp.IsZero() {
 		t.Errorf("record %+v", r)
