@@ -48,11 +48,11 @@ func resolve(ctx context.Context, c kafka.Cluster, cfg Config) ([]*part, error) 
 
 	details, err := adm.ListTopicsWithInternal(ctx, cfg.Topics...)
 	if err != nil {
-		return nil, fmt.Errorf("look up topics: %w", err)
+		return nil, fmt.Errorf("look up topics: %w", c.Explain(err, "Describe", topicResources(cfg.Topics)...))
 	}
 	for _, t := range cfg.Topics {
 		if err := topicError(details, t, cfg.Partitions); err != nil {
-			return nil, err
+			return nil, c.Explain(err, "Describe", "topic "+t)
 		}
 	}
 	list := adm.ListCommittedOffsets
@@ -60,14 +60,14 @@ func resolve(ctx context.Context, c kafka.Cluster, cfg Config) ([]*part, error) 
 		list = adm.ListEndOffsets
 	}
 	var log offsets
-	if log.end, err = listed(ctx, "end", list, cfg.Topics); err != nil {
+	if log.end, err = listed(ctx, c, "end", list, cfg.Topics); err != nil {
 		return nil, err
 	}
-	if log.start, err = listed(ctx, "start", adm.ListStartOffsets, cfg.Topics); err != nil {
+	if log.start, err = listed(ctx, c, "start", adm.ListStartOffsets, cfg.Topics); err != nil {
 		return nil, err
 	}
 	at := func(t time.Time) (kadm.ListedOffsets, error) {
-		return listed(ctx, "time", func(ctx context.Context, topics ...string) (kadm.ListedOffsets, error) {
+		return listed(ctx, c, "time", func(ctx context.Context, topics ...string) (kadm.ListedOffsets, error) {
 			return adm.ListOffsetsAfterMilli(ctx, t.UnixMilli(), topics...)
 		}, cfg.Topics)
 	}
@@ -100,13 +100,15 @@ func topicError(details kadm.TopicDetails, topic string, partitions []int32) err
 	return nil
 }
 
-func listed(ctx context.Context, what string, list func(context.Context, ...string) (kadm.ListedOffsets, error), topics []string) (kadm.ListedOffsets, error) {
+type lister func(context.Context, ...string) (kadm.ListedOffsets, error)
+
+func listed(ctx context.Context, c kafka.Cluster, what string, list lister, topics []string) (kadm.ListedOffsets, error) {
 	l, err := list(ctx, topics...)
 	if err == nil {
 		err = l.Error()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look up %s offsets: %w", what, err)
+		return nil, fmt.Errorf("look up %s offsets: %w", what, c.Explain(err, "Describe", topicResources(topics)...))
 	}
 	return l, nil
 }
@@ -191,4 +193,12 @@ func offset(p position.Point, lo, hi int64, byTime func() int64) int64 {
 	default:
 		return lo + min(p.N, hi-lo)
 	}
+}
+
+func topicResources(topics []string) []string {
+	out := make([]string, len(topics))
+	for i, t := range topics {
+		out[i] = "topic " + t
+	}
+	return out
 }

@@ -125,9 +125,9 @@ func (s *scan) fetchError(fetches kgo.Fetches) error {
 		case errors.As(f.Err, &lost):
 			s.cfg.Log.Warn("the log was cut while it was read", zap.String("topic", f.Topic), zap.Int32("partition", f.Partition), zap.Error(f.Err))
 		case f.Topic == "":
-			return fmt.Errorf("read: %w", f.Err)
+			return fmt.Errorf("read: %w", s.cluster.Explain(f.Err, "Read", topicResources(s.cfg.Topics)...))
 		default:
-			return fmt.Errorf("read %s partition %d: %w", f.Topic, f.Partition, f.Err)
+			return fmt.Errorf("read %s partition %d: %w", f.Topic, f.Partition, s.cluster.Explain(f.Err, "Read", "topic "+f.Topic))
 		}
 	}
 	return nil
