@@ -44,10 +44,13 @@ func NewGroup(name string) *Group {
 	return &Group{name: name, fetched: make(map[partition]commit), leases: make(map[ID]int64)}
 }
 
-// Bind sets the member's client. All leases of an earlier client are void.
+// Bind sets the member's client; the same one again changes nothing. All leases of an earlier client are void.
 func (g *Group) Bind(client *kgo.Client) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.client == client {
+		return
+	}
 	g.client = client
 	clear(g.fetched)
 	clear(g.leases)

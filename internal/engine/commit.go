@@ -1,0 +1,110 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/millrace/millrace/cursor"
+)
+
+const (
+	commitTimeout = 20 * time.Second // the store has its own, shorter one; this is the last resort
+	lastTries     = 3                // of the commit before a partition is given up
+	lastWait      = 200 * time.Millisecond
+)
+
+// commitLoop is the goroutine that commits the partitions whose position has moved, and tells their lag.
+func (m *member) commitLoop(ctx context.Context) {
+	tick := time.NewTicker(m.cfg.CommitEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			m.tellLag()
+		case <-m.kick:
+		}
+		m.commitMu.Lock()
+		m.commit(ctx, m.all())
+		m.commitMu.Unlock()
+	}
+}
+
+// commitLast is the last commit of partitions that are given up; the lock is held. A failed one is tried again,
+// because what it leaves out is done twice.
+func (m *member) commitLast(ctx context.Context, actors []*actor) {
+	for try := 1; ; try++ {
+		err := m.commit(ctx, actors)
+		if err == nil || errors.Is(err, cursor.ErrFenced) || try == lastTries {
+			return
+		}
+		<-time.After(lastWait)
+	}
+}
+
+// commit writes the positions of actors that have moved; the lock is held. A failure is told, and left to the
+// next commit, which covers it.
+func (m *member) commit(ctx context.Context, actors []*actor) error {
+	moved := make(map[cursor.ID]*actor, len(actors))
+	cursors := make(map[cursor.ID]cursor.Claimed, len(actors))
+	for _, a := range actors {
+		if a.fenced.Load() && !m.cfg.plant.commitLate {
+			continue
+		}
+		c, ok := m.snapshot(a)
+		if !ok || c.Position == a.committed && !a.dirty {
+			continue
+		}
+		moved[a.id], cursors[a.id] = a, cursor.Claimed{Cursor: c, Lease: a.lease}
+	}
+	if len(cursors) == 0 {
+		return nil
+	}
+	started := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	refused, err := m.store.Commit(ctx, cursors)
+	failed := err
+	for id, a := range moved {
+		switch {
+		case err != nil:
+		case refused[id] != nil:
+			failed = errors.Join(failed, refused[id])
+		default:
+			a.committed, a.dirty = cursors[id].Position, false
+		}
+	}
+	if o := m.cfg.Observer; o != nil {
+		o.Committed(len(cursors), time.Since(started), failed)
+	}
+	if failed != nil {
+		m.cfg.Log.Warn("commit failed", zap.Int("partitions", len(cursors)), zap.Error(failed))
+	}
+	return failed
+}
+
+func (m *member) snapshot(a *actor) (cursor.Cursor, bool) {
+	c, ok := a.ring.snapshot()
+	if m.cfg.plant.commitEarly {
+		if at, any := a.ring.planted(); any {
+			return cursor.Cursor{Position: at, Floor: at, Epoch: -1}, true
+		}
+	}
+	return c, ok
+}
+
+func (m *member) tellLag() {
+	o := m.cfg.Observer
+	if o == nil {
+		return
+	}
+	now := time.Now()
+	for _, a := range m.all() {
+		offsets, age := a.lag(now)
+		o.Lag(a.id, offsets, age)
+	}
+}
