@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/twmb/avro"
 )
@@ -74,6 +75,8 @@ func (l Limits) withDefaults() Limits {
 type parsed struct {
 	avro *avro.Schema // with the rich logical types
 	full string       // self-contained text: references are inlined
+
+	generic func() (*genericCodec, error) // for values without a Go type, compiled when first needed
 }
 
 // Parse admits an Avro schema text and compiles it, within the default [Limits]. The refs are the schemas that the
@@ -137,7 +140,7 @@ func parseWith(text string, refs []Schema) (s *avro.Schema, err error) {
 }
 
 func newParsed(s *avro.Schema, full string) *parsed {
-	return &parsed{avro: s, full: full}
+	return &parsed{avro: s, full: full, generic: sync.OnceValues(func() (*genericCodec, error) { return newGeneric(s) })}
 }
 
 // Canonical is the parsing canonical form: full names, no defaults, docs, aliases or logical types; references are

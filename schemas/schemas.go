@@ -1,19 +1,50 @@
-// Package schemas ties bytes to their schemas.
+// Package schemas ties bytes to their schemas: it encodes what a producer publishes and decodes what a consumer
+// reads, by the schemas of any Confluent-compatible registry.
+//
+// A value on the wire is a frame, 0x00 and the id of the schema it was written with, and the Avro body. To write,
+// the schema of the Go type is looked up in the topic's subject; to read, the writer's schema is resolved to the one
+// of the Go type, so that both may change at their own pace:
+//
+//	reg, err := schemas.New(schemas.Config{URLs: []string{"http://localhost:8081"}})
+//	e := event.New("shop.orders", order.OrderID, order)
+//	value, err := reg.Encode(ctx, nil, &e)
+//	...
+//	var order shop.OrderPlaced
+//	err = reg.Decode(ctx, &e, &order)
+//
+// # Go types
+//
+// A struct's fields are matched by their avro tags. How a type says its name and its schema is told by [Named],
+// [Described] and [Generated]. An int64 takes a timestamp as it is on the wire and a []byte a decimal, which is some
+// three times as fast as a time.Time and a *big.Rat.
+//
+// Data without a Go type is a [Generic], a map[string]any or a json.RawMessage to write, and a *any to read. Values
+// are nil, bool, int32, int64, float32, float64, string (also of enums), []byte, []any and map[string]any, and by
+// logical type time.Time, time.Duration, *big.Rat (decimal), [16]byte (a fixed UUID) and [Duration]. A union's value
+// is bare; a map with one key that names a branch, {"long": 7}, is understood when it is written.
+//
+// # Errors
+//
+// Every error wraps one of [ErrPoison], [ErrUnavailable], [ErrIncompatible] and [ErrNotFound] where a consumer must
+// tell them apart. What was written with an id that a healthy registry does not know is poison; what cannot be asked
+// because the registry is away is unavailable: mixing the two up would empty a topic into the dead letters in an
+// outage.
 package schemas
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
+	"net/url"
 	"time"
 
 	"go.uber.org/zap"
 
-	"github.com/millrace/millrace/event"
 	"github.com/millrace/millrace/internal/secret"
 )
 
-// Topic says how the events of a topic are written. Reading needs none of it.
+// Topic says how the events of a topic are written. Reading needs none of it, but for a topic whose Format is not
+// framed: its values are never taken for a frame.
 type Topic struct {
 	// Format is how data is written. Nil is Avro.
 	Format Format
@@ -40,75 +71,88 @@ type Config struct {
 	Topics map[string]Topic
 	// TTL is how long an answer about the latest version of a subject is good for. Defaults to 30 s.
 	TTL time.Duration
-	// Log hears of outages that were bridged with what is known. Nil is silent.
+	// Log hears of outages that were bridged with what is known, and of schemas that cannot be parsed. Nil is silent.
 	Log *zap.Logger
 }
 
-// Registry encodes and decodes events by the schemas of a registry.
-type Registry struct{}
-
-// New returns a Registry over cfg.URLs.
-func New(cfg Config) (*Registry, error) { return nil, errors.ErrUnsupported }
-
-// Memory returns a Registry whose schemas live in the process, for tests.
-func Memory() *Registry { return &Registry{} }
-
-// Encode appends e's data to dst in the topic's format and framing, and sets e.Type and e.ContentType.
-func (r *Registry) Encode(ctx context.Context, dst []byte, e *event.Event) ([]byte, error) {
-	return nil, errors.ErrUnsupported
+func (c Config) withDefaults() Config {
+	if c.TTL == 0 {
+		c.TTL = 30 * time.Second
+	}
+	if c.Log == nil {
+		c.Log = zap.NewNop()
+	}
+	return c
 }
 
-// TypeOf is the full name of the schema that e.Value was written with, else e.Type.
-func (r *Registry) TypeOf(ctx context.Context, e *event.Event) (string, error) {
-	return "", errors.ErrUnsupported
+func (c Config) validate() error {
+	if len(c.URLs) == 0 {
+		return errors.New("schemas: Config.URLs is empty: name the registry, as in http://localhost:8081")
+	}
+	for _, raw := range c.URLs {
+		u, err := url.Parse(raw)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return fmt.Errorf("schemas: Config.URLs: %q is no http or https URL", redact(raw))
+		}
+		if u.User != nil {
+			return fmt.Errorf("schemas: Config.URLs: %s: put the user and the password into Config.User and Config.Password", u.Redacted())
+		}
+	}
+	if c.TTL < 0 {
+		return errors.New("schemas: Config.TTL is negative")
+	}
+	for name, t := range c.Topics {
+		if t.Naming < ByTopic || t.Naming > ByTopicRecord {
+			return fmt.Errorf("schemas: Config.Topics[%q].Naming: there is no naming %d", name, t.Naming)
+		}
+	}
+	return nil
 }
 
-// Decode decodes e.Value into into: a *T, or a *any for generic records.
-func (r *Registry) Decode(ctx context.Context, e *event.Event, into any) error {
-	return errors.ErrUnsupported
+// redact keeps a password in a URL that does not parse out of the error.
+func redact(raw string) string {
+	for i := len(raw) - 1; i >= 0; i-- {
+		if raw[i] == '@' {
+			return "***" + raw[i:]
+		}
+	}
+	return raw
 }
 
-// Register registers an Avro schema text under subject and returns it with its id and version.
-func (r *Registry) Register(ctx context.Context, subject, text string, refs ...Reference) (Schema, error) {
-	return Schema{}, errors.ErrUnsupported
+// New returns a Registry over cfg.URLs. It asks nothing yet. An error says which field of cfg is wrong.
+func New(cfg Config) (*Registry, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	b, err := newRemote(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &Registry{topics: cfg.Topics, ttl: cfg.TTL, log: cfg.Log, backend: b}, nil
 }
 
-// Check asks whether text may follow the versions of subject: the reasons against, none where it may.
-func (r *Registry) Check(ctx context.Context, subject, text string, refs ...Reference) ([]string, error) {
-	return nil, errors.ErrUnsupported
+// Memory returns a Registry whose schemas live in the process: for tests. It behaves as one over HTTP does, its
+// compatibility level is BACKWARD, and it registers what a topic's events need when they are first written.
+func Memory() *Registry { return MemoryWith(nil) }
+
+// MemoryWith is [Memory] with the topics as they are configured; no entry for "*" means Avro, ByTopic, Create.
+func MemoryWith(topics map[string]Topic) *Registry {
+	all := map[string]Topic{"*": {Create: true}}
+	for name, t := range topics {
+		all[name] = t
+	}
+	return &Registry{topics: all, ttl: 30 * time.Second, log: zap.NewNop(), backend: newMemory()}
 }
 
-// ByID returns the schema with the id.
-func (r *Registry) ByID(ctx context.Context, id int32) (Schema, error) {
-	return Schema{}, errors.ErrUnsupported
-}
-
-// Latest returns the subject's latest version.
-func (r *Registry) Latest(ctx context.Context, subject string) (Schema, error) {
-	return Schema{}, errors.ErrUnsupported
-}
-
-// Version returns one version of the subject, from 1.
-func (r *Registry) Version(ctx context.Context, subject string, version int) (Schema, error) {
-	return Schema{}, errors.ErrUnsupported
-}
-
-// Versions are the subject's versions, ascending.
-func (r *Registry) Versions(ctx context.Context, subject string) ([]int, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// Lookup returns the subject's version that is text.
-func (r *Registry) Lookup(ctx context.Context, subject, text string, refs ...Reference) (Schema, error) {
-	return Schema{}, errors.ErrUnsupported
-}
-
-// Subjects are the names of all subjects, sorted.
-func (r *Registry) Subjects(ctx context.Context) ([]string, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// Prefetch resolves ids ahead of need.
-func (r *Registry) Prefetch(ctx context.Context, ids ...int32) error {
-	return errors.ErrUnsupported
+// topic is how the topic is written.
+func (r *Registry) topic(name string) (Topic, bool) {
+	t, ok := r.topics[name]
+	if !ok {
+		t = r.topics["*"]
+	}
+	if t.Format == nil {
+		t.Format = Avro()
+	}
+	return t, ok
 }

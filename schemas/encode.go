@@ -1,0 +1,183 @@
+package schemas
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/millrace/millrace/event"
+)
+
+// writer is all that is needed to write one Go type to one topic.
+type writer struct {
+	schema      Schema // zero where the format is not framed
+	codec       Codec
+	framed      bool
+	name        string
+	contentType string
+	until       time.Time // zero: for ever
+}
+
+type writerKey struct {
+	topic string
+	t     reflect.Type
+	name  string // of generic data: the event's type
+	id    int32  // of the schema that a Generic brings
+	text  string // the same, where it has no id yet
+}
+
+// Encode appends e's data to dst in its topic's format and framing, and sets e.Type and e.ContentType. It returns the
+// longer slice; after an error dst's own bytes are as they were.
+//
+// An event without Data keeps its Value, Type and ContentType: the bytes are appended as they are.
+//
+// An error wraps ErrNotFound where the type's schema is not registered, ErrUnavailable where that cannot be known,
+// ErrIncompatible where the type and the schema do not fit. Another error is the data's: it does not fit its schema.
+func (r *Registry) Encode(ctx context.Context, dst []byte, e *event.Event) (_ []byte, err error) {
+	if e.Data == nil {
+		return append(dst, e.Value...), nil
+	}
+	key := writerKey{topic: e.Topic, t: reflect.TypeOf(e.Data)}
+	if generic(e, &key) {
+		key.name = e.Type
+	}
+	w, ok := r.writers.get(key)
+	if !ok || !w.until.IsZero() && time.Now().After(w.until) {
+		if w, err = r.writer(ctx, e, key, w); err != nil {
+			return nil, fmt.Errorf("encode %s for topic %s: %w", typeOf(e), e.Topic, err)
+		}
+	}
+	out := dst
+	if w.framed {
+		out = appendFrame(out, w.schema.ID)
+	}
+	if out, err = w.append(out, e.Data); err != nil {
+		return nil, fmt.Errorf("encode %s for topic %s: %w", typeOf(e), e.Topic, err)
+	}
+	if w.name != "" {
+		e.Type = w.name
+	}
+	e.ContentType = w.contentType
+	return out, nil
+}
+
+// append keeps a panic in a user's AppendAvro, or in an engine, from ending the process.
+func (w *writer) append(dst []byte, data any) (_ []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the encoder panicked: %v", p)
+		}
+	}()
+	return w.codec.Append(dst, data)
+}
+
+// generic reports whether the data has no Go type, and takes note of the schema that it brings.
+func generic(e *event.Event, key *writerKey) bool {
+	var s *Schema
+	switch g := e.Data.(type) {
+	case Generic:
+		s = &g.Schema
+	case *Generic:
+		s = &g.Schema
+	}
+	if s != nil {
+		if key.id = s.ID; s.ID == 0 && s.Text != "" {
+			key.text, e.Type = s.Text, s.Name
+		}
+		return true
+	}
+	return key.t.Kind() != reflect.Struct && isGeneric(key.t)
+}
+
+func typeOf(e *event.Event) string {
+	if t := reflect.TypeOf(e.Data); !isGeneric(t) {
+		return NameOf(t)
+	}
+	if e.Type != "" {
+		return e.Type
+	}
+	return "generic data"
+}
+
+// writer finds out how e is written. A writer of the latest version that has become old stands where the registry is
+// unavailable.
+func (r *Registry) writer(ctx context.Context, e *event.Event, key writerKey, old *writer) (*writer, error) {
+	topic, _ := r.topic(e.Topic)
+	w := &writer{framed: topic.Format.Framed(), contentType: topic.Format.ContentType()}
+	if !w.framed {
+		c, err := topic.Format.Compile(Schema{}, key.t)
+		if err != nil {
+			return nil, err
+		}
+		w.codec = c
+		if !isGeneric(key.t) && topic.Format.Name() != Raw().Name() {
+			w.name = NameOf(key.t)
+		}
+		r.writers.put(key, w)
+		return w, nil
+	}
+	s, latest, err := r.writing(ctx, topic, e, key)
+	if err != nil {
+		return nil, err
+	}
+	if latest {
+		w.until = time.Now().Add(r.ttl)
+	}
+	if old != nil && old.schema.ID == s.ID {
+		w.codec = old.codec
+	} else if w.codec, err = topic.Format.Compile(s, key.t); err != nil {
+		return nil, err
+	}
+	w.schema, w.name = s, s.Name
+	r.writers.put(key, w)
+	return w, nil
+}
+
+// writing is the schema that e is written with, and whether it is the latest one, which may change.
+func (r *Registry) writing(ctx context.Context, topic Topic, e *event.Event, key writerKey) (s Schema, latest bool, err error) {
+	if key.id > 0 {
+		s, err := r.ByID(ctx, key.id)
+		return s, false, err
+	}
+	name, text := key.name, key.text
+	if !isGeneric(key.t) {
+		name, text = NameOf(key.t), textOf(key.t)
+	} else if name == "" && topic.Naming != ByTopic {
+		return Schema{}, false, fmt.Errorf("%w: the naming %s needs the event's Type, and generic data says none: set it, or send a Generic",
+			ErrIncompatible, topic.Naming)
+	}
+	subject := topic.Naming.Subject(e.Topic, name)
+	if text == "" || topic.Latest {
+		s, err := r.Latest(ctx, subject)
+		if errors.Is(err, ErrNotFound) && text != "" && topic.Create {
+			s, err = r.Register(ctx, subject, text)
+		}
+		return s, true, unregistered(err, name, subject)
+	}
+	s, err = r.Lookup(ctx, subject, text)
+	if errors.Is(err, ErrNotFound) && topic.Create {
+		s, err = r.Register(ctx, subject, text)
+	}
+	return s, false, unregistered(err, name, subject)
+}
+
+// unregistered says what to type.
+func unregistered(err error, name, subject string) error {
+	if !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	return fmt.Errorf("the schema of %s is not registered under subject %s: run millrace schemas register with its .avsc file: %w", name, subject, err)
+}
+
+// textOf is the schema text of a Go type, "" where it says none.
+func textOf(t reflect.Type) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if d, ok := reflect.New(t).Interface().(Described); ok {
+		return d.AvroSchema()
+	}
+	return ""
+}
