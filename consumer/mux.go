@@ -311,7 +311,7 @@ func aliases(t reflect.Type) []string {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	d, ok := reflect.New(t).Interface().(schemas.Described)
+	d, ok := reflect.TypeAssert[schemas.Described](reflect.New(t))
 	if !ok {
 		return nil
 	}

@@ -152,7 +152,7 @@ func (rd *round) attempt(ctx context.Context) (context.Context, context.CancelFu
 }
 
 // late says that an error came after the attempt's time was up.
-func (rd *round) late(attempt, ctx context.Context, err error) error { //nolint:revive // the attempt's context is compared with its parent
+func (rd *round) late(attempt, ctx context.Context, err error) error {
 	if err == nil || rd.cfg.Timeout == 0 || ctx.Err() != nil || !errors.Is(attempt.Err(), context.DeadlineExceeded) {
 		return err
 	}
