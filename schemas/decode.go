@@ -106,7 +106,7 @@ func (r *Registry) SchemaOf(ctx context.Context, e *event.Event) (Schema, []byte
 
 // frameOf finds the schema of a value; nil for a value without a frame.
 func (r *Registry) frameOf(ctx context.Context, e *event.Event) (*entry, []byte, error) {
-	if t, named := r.topic(e.Topic); named && !t.Format.Framed() || strings.HasPrefix(e.ContentType, "application/octet-stream") {
+	if r.unframed[e.Topic] || strings.HasPrefix(e.ContentType, "application/octet-stream") {
 		return nil, e.Value, nil
 	}
 	f, err := ParseFrame(e.Value, e.Headers)
@@ -204,8 +204,8 @@ func (r *Registry) decode(e *event.Event, entry *entry, body []byte, into any) (
 
 // formatOf is the format of a value without a frame.
 func (r *Registry) formatOf(e *event.Event, t reflect.Type) (Format, error) {
-	if t, named := r.topic(e.Topic); named && !t.Format.Framed() {
-		return t.Format, nil
+	if r.unframed[e.Topic] {
+		return r.topic(e.Topic).Format, nil
 	}
 	media, _, _ := strings.Cut(e.ContentType, ";")
 	switch {

@@ -20,12 +20,19 @@ type writer struct {
 	until       time.Time // zero: for ever
 }
 
+// writerKey is all that decides how typed data is written, and small: it is hashed for every event.
 type writerKey struct {
 	topic string
 	t     reflect.Type
-	name  string // of generic data: the event's type
-	id    int32  // of the schema that a Generic brings
-	text  string // the same, where it has no id yet
+}
+
+// genericKey is the same for data without a Go type.
+type genericKey struct {
+	writerKey
+
+	name string // the event's type
+	id   int32  // of the schema that a Generic brings
+	text string // the same, where it has no id yet
 }
 
 // Encode appends e's data to dst in its topic's format and framing, and sets e.Type and e.ContentType. It returns the
@@ -39,15 +46,9 @@ func (r *Registry) Encode(ctx context.Context, dst []byte, e *event.Event) (_ []
 	if e.Data == nil {
 		return append(dst, e.Value...), nil
 	}
-	key := writerKey{topic: e.Topic, t: reflect.TypeOf(e.Data)}
-	if generic(e, &key) {
-		key.name = e.Type
-	}
-	w, ok := r.writers.get(key)
-	if !ok || !w.until.IsZero() && time.Now().After(w.until) {
-		if w, err = r.writer(ctx, e, key, w); err != nil {
-			return nil, fmt.Errorf("encode %s for topic %s: %w", typeOf(e), e.Topic, err)
-		}
+	w, err := r.writerOf(ctx, e)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s for topic %s: %w", typeOf(e), e.Topic, err)
 	}
 	out := dst
 	if w.framed {
@@ -73,8 +74,18 @@ func (w *writer) append(dst []byte, data any) (_ []byte, err error) {
 	return w.codec.Append(dst, data)
 }
 
-// generic reports whether the data has no Go type, and takes note of the schema that it brings.
-func generic(e *event.Event, key *writerKey) bool {
+func (r *Registry) writerOf(ctx context.Context, e *event.Event) (*writer, error) {
+	key := genericKey{writerKey: writerKey{e.Topic, reflect.TypeOf(e.Data)}}
+	if w, ok := r.writers.get(key.writerKey); ok && w.good() {
+		return w, nil
+	}
+	if !isGeneric(key.t) {
+		w, err := r.writer(ctx, e, key)
+		if err == nil {
+			r.writers.put(key.writerKey, w)
+		}
+		return w, err
+	}
 	var s *Schema
 	switch g := e.Data.(type) {
 	case Generic:
@@ -82,14 +93,26 @@ func generic(e *event.Event, key *writerKey) bool {
 	case *Generic:
 		s = &g.Schema
 	}
-	if s != nil {
-		if key.id = s.ID; s.ID == 0 && s.Text != "" {
-			key.text, e.Type = s.Text, s.Name
-		}
-		return true
+	switch {
+	case s == nil:
+		key.name = e.Type
+	case s.ID > 0:
+		key.id = s.ID
+	default:
+		key.name, key.text = s.Name, s.Text
 	}
-	return key.t.Kind() != reflect.Struct && isGeneric(key.t)
+	if w, ok := r.generic.get(key); ok && w.good() {
+		return w, nil
+	}
+	w, err := r.writer(ctx, e, key)
+	if err == nil {
+		r.generic.put(key, w)
+	}
+	return w, err
 }
+
+// good reports whether the writer still stands.
+func (w *writer) good() bool { return w.until.IsZero() || time.Now().Before(w.until) }
 
 func typeOf(e *event.Event) string {
 	if t := reflect.TypeOf(e.Data); !isGeneric(t) {
@@ -101,10 +124,9 @@ func typeOf(e *event.Event) string {
 	return "generic data"
 }
 
-// writer finds out how e is written. A writer of the latest version that has become old stands where the registry is
-// unavailable.
-func (r *Registry) writer(ctx context.Context, e *event.Event, key writerKey, old *writer) (*writer, error) {
-	topic, _ := r.topic(e.Topic)
+// writer finds out how e is written.
+func (r *Registry) writer(ctx context.Context, e *event.Event, key genericKey) (*writer, error) {
+	topic := r.topic(e.Topic)
 	w := &writer{framed: topic.Format.Framed(), contentType: topic.Format.ContentType()}
 	if !w.framed {
 		c, err := topic.Format.Compile(Schema{}, key.t)
@@ -115,7 +137,6 @@ func (r *Registry) writer(ctx context.Context, e *event.Event, key writerKey, ol
 		if !isGeneric(key.t) && topic.Format.Name() != Raw().Name() {
 			w.name = NameOf(key.t)
 		}
-		r.writers.put(key, w)
 		return w, nil
 	}
 	s, latest, err := r.writing(ctx, topic, e, key)
@@ -125,18 +146,20 @@ func (r *Registry) writer(ctx context.Context, e *event.Event, key writerKey, ol
 	if latest {
 		w.until = time.Now().Add(r.ttl)
 	}
-	if old != nil && old.schema.ID == s.ID {
-		w.codec = old.codec
-	} else if w.codec, err = topic.Format.Compile(s, key.t); err != nil {
+	w.schema, w.name = s, s.Name
+	if known, ok := r.ids.get(s.ID); ok && topic.Format == Avro() {
+		w.codec, err = known.codec(key.t)
+	} else {
+		w.codec, err = topic.Format.Compile(s, key.t)
+	}
+	if err != nil {
 		return nil, err
 	}
-	w.schema, w.name = s, s.Name
-	r.writers.put(key, w)
 	return w, nil
 }
 
 // writing is the schema that e is written with, and whether it is the latest one, which may change.
-func (r *Registry) writing(ctx context.Context, topic Topic, e *event.Event, key writerKey) (s Schema, latest bool, err error) {
+func (r *Registry) writing(ctx context.Context, topic Topic, e *event.Event, key genericKey) (s Schema, latest bool, err error) {
 	if key.id > 0 {
 		s, err := r.ByID(ctx, key.id)
 		return s, false, err

@@ -19,7 +19,8 @@ import (
 // What it once learnt about an id it keeps, so an outage never fails a schema that is known; what it must ask for
 // during an outage is an ErrUnavailable.
 type Registry struct {
-	topics  map[string]Topic
+	topics   map[string]Topic
+	unframed map[string]bool // topics whose values are never taken for a frame
 	ttl     time.Duration
 	log     *zap.Logger
 	backend backend
@@ -29,6 +30,7 @@ type Registry struct {
 	versions cache[versionKey, Schema] // of one subject, immutable
 	latest   cache[string, latest]     // by subject
 	writers  cache[writerKey, *writer]
+	generic  cache[genericKey, *writer]
 	flights  singleflight.Group
 	refused  refusals
 }

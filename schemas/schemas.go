@@ -129,7 +129,7 @@ func New(cfg Config) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Registry{topics: cfg.Topics, ttl: cfg.TTL, log: cfg.Log, backend: b}, nil
+	return newRegistry(cfg, b), nil
 }
 
 // Memory returns a Registry whose schemas live in the process: for tests. It behaves as one over HTTP does, its
@@ -142,11 +142,21 @@ func MemoryWith(topics map[string]Topic) *Registry {
 	for name, t := range topics {
 		all[name] = t
 	}
-	return &Registry{topics: all, ttl: 30 * time.Second, log: zap.NewNop(), backend: newMemory()}
+	return newRegistry(Config{Topics: all}.withDefaults(), newMemory())
+}
+
+func newRegistry(cfg Config, b backend) *Registry {
+	r := &Registry{topics: cfg.Topics, unframed: map[string]bool{}, ttl: cfg.TTL, log: cfg.Log, backend: b}
+	for name, t := range cfg.Topics {
+		if name != "*" && t.Format != nil && !t.Format.Framed() {
+			r.unframed[name] = true
+		}
+	}
+	return r
 }
 
 // topic is how the topic is written.
-func (r *Registry) topic(name string) (Topic, bool) {
+func (r *Registry) topic(name string) Topic {
 	t, ok := r.topics[name]
 	if !ok {
 		t = r.topics["*"]
@@ -154,5 +164,5 @@ func (r *Registry) topic(name string) (Topic, bool) {
 	if t.Format == nil {
 		t.Format = Avro()
 	}
-	return t, ok
+	return t
 }
