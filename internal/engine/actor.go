@@ -50,7 +50,9 @@ type actor struct {
 	resuming bool      // a timer is under way
 	records  int64     // held: queued or in work
 	bytes    int64
-	next     int64 // offset of the next record to come, -1 where not known
+	next     int64     // offset of the next record to come
+	idle     time.Time // since when nothing is held
+	suspect  time.Time // since when the partition is thought to starve
 
 	end    atomic.Int64 // of the log, as the last fetch saw it; -1 before
 	oldest atomic.Int64 // timestamp in ms of the first record in work, 0 when there is none
@@ -70,7 +72,7 @@ func newActor(m *member, id cursor.ID, c cursor.Claimed, start int64) *actor {
 	a := &actor{
 		m: m, id: id, lease: c.Lease, skip: c.Done, ring: newRing(m.cfg.Batch),
 		drained: make(chan struct{}), exited: make(chan struct{}), wake: make(chan struct{}, 1),
-		items: make([]Item, 0, m.cfg.Batch), next: start, committed: start, dirty: c.Fresh,
+		items: make([]Item, 0, m.cfg.Batch), next: start, committed: start, dirty: c.Fresh, idle: time.Now(),
 	}
 	epoch := c.Epoch
 	if c.Fresh {
@@ -93,6 +95,7 @@ func (a *actor) put(records []*kgo.Record, bytes int64) bool {
 	a.records += int64(len(records))
 	a.bytes += bytes
 	a.next = records[len(records)-1].Offset + 1
+	a.suspect = time.Time{}
 	a.signal()
 	return true
 }
@@ -391,6 +394,9 @@ func (a *actor) release(records, bytes int64) {
 	a.mu.Lock()
 	a.records -= records
 	a.bytes -= bytes
+	if a.records == 0 {
+		a.idle = time.Now()
+	}
 	resume := !a.pausedAt.IsZero() && !a.resuming && a.m.gate.share(a.records, a.bytes) < resumeAt*a.m.fair()
 	wait := time.Until(a.pausedAt.Add(shortest))
 	a.resuming = resume
@@ -429,12 +435,19 @@ func (a *actor) pause() {
 	}
 }
 
-// starving reports whether the partition has nothing to do though its log seems to have more.
-func (a *actor) starving() bool {
+// starving reports whether the partition has had nothing to do for a while though its log seems to have more. One that got
+// nothing although others were held back for its sake is quiet, until it gets a record.
+func (a *actor) starving(now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	end := a.end.Load()
-	return a.records == 0 && !a.closed && (end < 0 || end > a.next)
+	if a.records > 0 || a.closed || now.Sub(a.idle) < starvesAfter || end >= 0 && end <= a.next {
+		return false
+	}
+	if a.suspect.IsZero() {
+		a.suspect = now
+	}
+	return now.Sub(a.suspect) < quietAfter
 }
 
 // lag is how many offsets the position is behind the end of the log, and how old the first record in work is.

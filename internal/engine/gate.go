@@ -76,9 +76,13 @@ func (g *gate) room(ctx context.Context, partitions int) int {
 const (
 	minPoll    = 256 // records
 	overhead   = 200 // bytes of a record beside what it carries
+	skewedFrom = 0.5 // of the gate: below, nobody is paused
 	resumeAt   = 0.8 // of a fair share
-	shortest   = 50 * time.Millisecond
-	skewedFrom = 0.5 // of the gate
+
+	shortest      = 50 * time.Millisecond // of a pause
+	starvesAfter  = 100 * time.Millisecond
+	quietAfter    = time.Second
+	betweenChecks = 10 * time.Millisecond
 )
 
 // size is what a record counts in the gate, in bytes.

@@ -33,6 +33,7 @@ type member struct {
 
 	partitions atomic.Int64  // len(actors)
 	done       atomic.Int64  // resolved since the last commit
+	balanced   time.Time     // the poll goroutine's last look
 	kick       chan struct{} // commit early
 	failures   chan error    // the first ends Run
 
@@ -300,11 +301,13 @@ func (m *member) fetchError(a *actor, p kgo.FetchTopicPartition) error {
 // balance pauses partitions that hold more than their fair share of a gate that runs full while another has
 // nothing to do. Without another, not polling is enough, and costs nothing.
 func (m *member) balance() {
-	if m.partitions.Load() < 2 || m.gate.load() < skewedFrom {
+	now := time.Now()
+	if m.partitions.Load() < 2 || m.gate.load() < skewedFrom || now.Sub(m.balanced) < betweenChecks {
 		return
 	}
+	m.balanced = now
 	actors := m.all()
-	if slices.ContainsFunc(actors, (*actor).starving) {
+	if slices.ContainsFunc(actors, func(a *actor) bool { return a.starving(now) }) {
 		for _, a := range actors {
 			a.pause()
 		}
