@@ -1,0 +1,249 @@
+// Package devbroker is the broker of millrace dev: kfake, a Kafka broker in Go, made safe to leave running on a
+// developer's machine. It is one broker without replication, for development only.
+//
+// Two processes share the work. [Serve] is the broker itself, in a child process, because a panic in one of its
+// goroutines cannot be recovered. [Supervise] is the parent's side: it starts the child, learns its address, starts
+// it again when it crashes, and takes it along when it ends.
+//
+//	// parent: the same binary again, with a hidden command
+//	err := devbroker.Supervise(ctx, devbroker.Supervisor{
+//		Command: func(ctx context.Context, addr string) *exec.Cmd { return exec.CommandContext(ctx, self, "broker", "--addr", addr) },
+//		Up:      func(up devbroker.Up) { fmt.Println("broker", up.Addr) },
+//	})
+//
+//	// child: the hidden command
+//	err := devbroker.Child(ctx, devbroker.Config{Dir: ".millrace/broker"}, os.Stdin, os.NewFile(devbroker.StatusFD, "status"))
+//
+// # What the wrapper adds
+//
+// A directory has one broker at a time, by a lock that is taken before anything is read. Only loopback is listened
+// on. Every request's size, key and version are checked before kfake sees it, and connections, their idle time and
+// the bytes they announce are bounded: see guard.go. A data directory of another format, or one too large to be
+// loaded, is refused. Retention runs after a restart too, and the session timeouts are short.
+package devbroker
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"go.uber.org/zap"
+)
+
+const (
+	preferredPort   = 9092
+	lockWait        = 5 * time.Second // for a predecessor that is writing its last state
+	closeWait       = 4 * time.Second
+	retentionPeriod = 30 * time.Second
+	// sessionTimeout is how long a killed consumer holds its partitions under the KIP-848 protocol; 45 s is Kafka's
+	// default and too long to look at.
+	sessionTimeout = 10 * time.Second
+)
+
+// Config says where a broker keeps its data and where it listens.
+type Config struct {
+	// Dir is the broker's directory; it is made when missing, readable by its owner alone. Required.
+	Dir string
+	// Addr is host:port; the host must be loopback, and port 0 picks a free port. Defaults to the address that Dir
+	// remembers, at the first start to 127.0.0.1:9092, or to a free port when that is taken.
+	Addr string
+	// SyncWrites flushes every write to the disk before it is acknowledged, so that a power failure loses nothing
+	// either. Defaults to false: a kill loses nothing, a power failure may.
+	SyncWrites bool
+	// MaxSize is how many bytes of data are loaded at most; Serve refuses to start above it, because loading goes
+	// through memory. Defaults to 2 GiB.
+	MaxSize int64
+	// MaxConns bounds the open connections; more are closed at once. Defaults to 1,000.
+	MaxConns int
+	// Ready is called once the broker answers, with its address. Nil = nobody is told.
+	Ready func(addr string)
+	// Log gets kfake's warnings and what the guard refused. Nil is silent.
+	Log *zap.Logger
+}
+
+func (c Config) withDefaults() Config {
+	if c.MaxSize == 0 {
+		c.MaxSize = 2 << 30
+	}
+	if c.MaxConns == 0 {
+		c.MaxConns = 1_000
+	}
+	if c.Ready == nil {
+		c.Ready = func(string) {}
+	}
+	if c.Log == nil {
+		c.Log = zap.NewNop()
+	}
+	return c
+}
+
+func (c Config) validate() error {
+	switch {
+	case c.Dir == "":
+		return errors.New("devbroker: Config.Dir is empty: name the broker's directory")
+	case c.MaxSize < 0:
+		return errors.New("devbroker: Config.MaxSize is negative")
+	case c.MaxConns < 0:
+		return errors.New("devbroker: Config.MaxConns is negative")
+	case c.Addr != "":
+		return checkLoopback(c.Addr)
+	}
+	return nil
+}
+
+// checkLoopback refuses what other machines could reach: the broker has no logins.
+func checkLoopback(addr string) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("devbroker: %q is not host:port: %w", addr, err)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("devbroker: %q has no port from 0 to 65535", addr)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return fmt.Errorf("devbroker: %s is not a loopback address: the development broker has no logins and listens on 127.0.0.1 only; for others to reach, run a real Kafka (make kafka, docker compose up)", addr)
+	}
+	return nil
+}
+
+// Serve runs a broker until ctx ends; then it saves its state and returns nil. An error names what must be done:
+// another process holds the directory ([*HeldError]), the port is taken, the data are of another format or too large.
+func Serve(ctx context.Context, cfg Config) (err error) {
+	if err := cfg.validate(); err != nil {
+		return err
+	}
+	cfg = cfg.withDefaults()
+	lock, err := AcquireWithin(ctx, cfg.Dir, lockWait)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	data := filepath.Join(cfg.Dir, "data")
+	if err := admit(data, cfg.MaxSize); err != nil {
+		return err
+	}
+	ln, err := listen(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	g := newGuard(ln, cfg.MaxConns, cfg.Log)
+	cluster, err := kfake.NewCluster(options(cfg, data, g)...)
+	if err != nil {
+		_ = ln.Close()
+		return fmt.Errorf("open the broker's data in %s (move it away to start empty): %w", data, err)
+	}
+	debug.FreeOSMemory() // loading reads every batch once
+	addr := ln.Addr().String()
+	if err := remember(cfg.Dir, addr); err != nil {
+		return errors.Join(err, closeCluster(cluster))
+	}
+	if err := lock.Describe(Holder{Broker: addr}); err != nil {
+		return errors.Join(err, closeCluster(cluster))
+	}
+	cfg.Ready(addr)
+	keep(ctx, cluster)
+	return closeCluster(cluster)
+}
+
+func options(cfg Config, data string, ln net.Listener) []kfake.Opt {
+	opts := []kfake.Opt{
+		kfake.NumBrokers(1),
+		kfake.ClusterID(newClusterID()), // the data's own wins
+		kfake.DataDir(data),
+		kfake.ListenFn(func(string, string) (net.Listener, error) { return ln, nil }),
+		kfake.BrokerConfigs(map[string]string{
+			"group.consumer.session.timeout.ms": strconv.FormatInt(sessionTimeout.Milliseconds(), 10),
+		}),
+		kfake.WithLogger(logger{cfg.Log}),
+	}
+	if cfg.SyncWrites {
+		opts = append(opts, kfake.SyncWrites())
+	}
+	return opts
+}
+
+// listen opens the configured, the remembered or a free address.
+func listen(ctx context.Context, cfg Config) (net.Listener, error) {
+	var lc net.ListenConfig
+	addr, chosen := cfg.Addr, cfg.Addr != ""
+	if !chosen {
+		var err error
+		if addr, err = remembered(cfg.Dir); err != nil {
+			return nil, err
+		}
+		chosen = addr != ""
+	}
+	if !chosen {
+		addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(preferredPort))
+	}
+	ln, err := lc.Listen(ctx, "tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) && !chosen {
+		ln, err = lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%s is taken by another program: stop it, or choose another port (--port 0 picks a free one, and it is remembered)", addr)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", addr, err)
+	}
+	return ln, nil
+}
+
+// keep waits for the end of ctx and applies retention: kfake's own ticker starts only when a topic is changed.
+func keep(ctx context.Context, cluster *kfake.Cluster) {
+	ticker := time.NewTicker(retentionPeriod)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			cluster.ApplyRetention()
+		}
+	}
+}
+
+func closeCluster(cluster *kfake.Cluster) error {
+	closed := make(chan struct{})
+	go func() {
+		cluster.Close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+		return nil
+	case <-time.After(closeWait):
+		return fmt.Errorf("save the broker's state: not done after %v; the next start recovers it from the log", closeWait)
+	}
+}
+
+// newClusterID looks as Kafka's own do: 16 random bytes in base64.
+func newClusterID() string {
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails
+	return base64.RawURLEncoding.EncodeToString(id[:])
+}
+
+// logger hands kfake's words on. Its info is a line per odd request, which is debugging to us.
+type logger struct{ log *zap.Logger }
+
+func (l logger) Logf(level kfake.LogLevel, format string, args ...any) {
+	switch level {
+	case kfake.LogLevelError:
+		l.log.Sugar().Errorf(format, args...)
+	case kfake.LogLevelWarn:
+		l.log.Sugar().Warnf(format, args...)
+	case kfake.LogLevelInfo, kfake.LogLevelDebug:
+		l.log.Sugar().Debugf(format, args...)
+	default:
+	}
+}
