@@ -38,6 +38,7 @@ type typed struct {
 	writer Schema
 
 	read     *avro.Schema // writer resolved to the type's own
+	unread   error        // why the type cannot read the writer's bytes
 	covers   bool         // the type has a field for every field that is read
 	direct   bool         // the type's ReadAvro reads the writer's bytes as they are
 
@@ -75,20 +76,24 @@ func newTyped(writer Schema, t reflect.Type) (*typed, error) {
 	if !described {
 		return c, nil
 	}
+	same := own.Canonical() == writer.Canonical()
 	if c.read, err = avro.Resolve(writer.p.avro, reader); err == nil {
 		err = sameTimes(writer, own)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s %d cannot be read as %s: %w", ErrIncompatible, writer.Name, writer.ID, t, err)
+		c.unread = fmt.Errorf("%w: %s cannot be read as %s: %w", ErrIncompatible, writer.Name, t, err)
 	}
-	same := own.Canonical() == writer.Canonical()
+	if !same {
+		if c.upgrade, err = avro.Resolve(own.p.avro, writer.p.avro); err != nil {
+			c.unfit = fmt.Errorf("%w: %s cannot be written as %s: %w", ErrIncompatible, t, writer.Name, err)
+		}
+	}
+	if c.unread != nil && (same || c.unfit != nil) {
+		return nil, c.unread
+	}
 	if g, ok := zero.(Generated); ok && same && g.AvroFingerprint() == writer.Fingerprint {
 		c.straight = true
 		_, c.direct = zero.(Reader)
-	}
-	if !same {
-		// The other direction is asked for only when the subject's latest version is written.
-		c.upgrade, c.unfit = avro.Resolve(own.p.avro, writer.p.avro)
 	}
 	return c, nil
 }
@@ -97,6 +102,9 @@ var skipUnknown = []avro.Opt{avro.SkipUnknown()}
 
 // Decode implements [Codec] for a *T.
 func (c *typed) Decode(src []byte, into any) error {
+	if c.unread != nil {
+		return c.unread
+	}
 	if c.direct {
 		if r, ok := into.(Reader); ok {
 			rest, err := r.ReadAvro(src)
@@ -144,7 +152,7 @@ func (c *typed) Append(dst []byte, v any) ([]byte, error) {
 		}
 	}
 	if c.unfit != nil {
-		return nil, fmt.Errorf("%w: %s cannot be written as %s %d: %w", ErrIncompatible, c.target, c.writer.Name, c.writer.ID, c.unfit)
+		return nil, c.unfit
 	}
 	if c.upgrade != nil {
 		return c.appendUpgraded(dst, v)
