@@ -44,26 +44,26 @@ func Have(ctx context.Context, c kafka.Cluster, names ...string) ([]Spec, error)
 		return nil, fmt.Errorf("connect to read topics: %w", err)
 	}
 	defer cl.Close()
-	return have(ctx, kadm.NewClient(cl), names)
+	return have(ctx, c, kadm.NewClient(cl), names)
 }
 
-func have(ctx context.Context, adm *kadm.Client, names []string) ([]Spec, error) {
+func have(ctx context.Context, c kafka.Cluster, adm *kadm.Client, names []string) ([]Spec, error) {
 	details, err := adm.ListTopics(ctx, names...)
 	if err != nil {
-		return nil, fmt.Errorf("list topics: %w", err)
+		return nil, fmt.Errorf("list topics: %w", c.Explain(err, "Describe", "cluster"))
 	}
 	var specs []Spec
 	for _, d := range details.Sorted() {
 		switch {
 		case errors.Is(d.Err, kerr.UnknownTopicOrPartition):
 		case d.Err != nil:
-			return nil, fmt.Errorf("describe topic %s: %w", d.Topic, d.Err)
+			return nil, fmt.Errorf("describe topic %s: %w", d.Topic, c.Explain(d.Err, "Describe", "topic "+d.Topic))
 		default:
 			specs = append(specs, Spec{Name: d.Topic, Partitions: int32(len(d.Partitions)), Replicas: replicas(d)})
 		}
 	}
 	for batch := range slices.Chunk(specs, describeMost) {
-		if err := describe(ctx, adm, batch); err != nil {
+		if err := describe(ctx, c, adm, batch); err != nil {
 			return nil, err
 		}
 	}
@@ -80,14 +80,14 @@ func replicas(d kadm.TopicDetail) int16 {
 }
 
 // describe adds the topics' own configurations to the specs.
-func describe(ctx context.Context, adm *kadm.Client, specs []Spec) error {
+func describe(ctx context.Context, c kafka.Cluster, adm *kadm.Client, specs []Spec) error {
 	at := make(map[string]*Spec, len(specs))
 	for i := range specs {
 		at[specs[i].Name] = &specs[i]
 	}
 	resources, err := adm.DescribeTopicConfigs(ctx, sortedKeys(at)...)
 	if err != nil {
-		return fmt.Errorf("describe topic configurations: %w", err)
+		return fmt.Errorf("describe topic configurations: %w", c.Explain(err, "DescribeConfigs", "cluster"))
 	}
 	for _, r := range resources {
 		s := at[r.Name]
@@ -95,11 +95,11 @@ func describe(ctx context.Context, adm *kadm.Client, specs []Spec) error {
 		case s == nil:
 			continue
 		case r.Err != nil:
-			return fmt.Errorf("describe configurations of topic %s: %w", r.Name, r.Err)
+			return fmt.Errorf("describe configurations of topic %s: %w", r.Name, c.Explain(r.Err, "DescribeConfigs", "topic "+r.Name))
 		}
-		for _, c := range r.Configs {
-			if c.Source == kmsg.ConfigSourceDynamicTopicConfig && c.Value != nil {
-				s.set(c.Key, *c.Value)
+		for _, kv := range r.Configs {
+			if kv.Source == kmsg.ConfigSourceDynamicTopicConfig && kv.Value != nil {
+				s.set(kv.Key, *kv.Value)
 			}
 		}
 	}
@@ -132,7 +132,7 @@ func (s *Spec) set(key, value string) {
 func Apply(ctx context.Context, c kafka.Cluster, changes []Change, destroy bool) ([]Change, error) {
 	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
-	a := applier{destroy: destroy}
+	a := applier{cluster: c, destroy: destroy}
 	order, byTopic := a.sort(changes)
 	if len(order) == 0 {
 		return nil, errors.Join(a.errs...)
@@ -143,9 +143,9 @@ func Apply(ctx context.Context, c kafka.Cluster, changes []Change, destroy bool)
 	}
 	defer cl.Close()
 	a.adm = kadm.NewClient(cl)
-	specs, err := have(ctx, a.adm, order)
+	specs, err := have(ctx, c, a.adm, order)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(append(a.errs, err)...)
 	}
 	now := map[string]Spec{}
 	for _, s := range specs {
@@ -160,6 +160,7 @@ func Apply(ctx context.Context, c kafka.Cluster, changes []Change, destroy bool)
 }
 
 type applier struct {
+	cluster kafka.Cluster
 	adm     *kadm.Client
 	destroy bool
 	applied []Change
@@ -217,10 +218,25 @@ func (a *applier) topic(ctx context.Context, now Spec, exists bool, changes []Ch
 
 func (a *applier) done(c Change, err error) {
 	if err != nil {
+		err = a.cluster.Explain(err, operation(c.What), "topic "+c.Topic, "cluster")
 		a.errs = append(a.errs, fmt.Errorf("topic %s, %s: %w", c.Topic, c.What, err))
 		return
 	}
 	a.applied = append(a.applied, c)
+}
+
+// operation is what the authorizer calls a change.
+func operation(what string) string {
+	switch what {
+	case Create:
+		return "Create"
+	case Delete:
+		return "Delete"
+	case Partitions:
+		return "Alter"
+	default:
+		return "AlterConfigs"
+	}
 }
 
 // precondition compares what the change was planned against with what the cluster has.

@@ -223,3 +223,27 @@ func createMany(t *testing.T, cl *kgo.Client, n int) {
 		t.Fatal(err)
 	}
 }
+
+func TestMissingRightsNamePrincipalOperationAndTopic(t *testing.T) {
+	t.Parallel()
+	_, c := cluster(t, kfake.EnableSASL(), kfake.EnableACLs(), kfake.SeedTopics(1, "t"),
+		kfake.Superuser("SCRAM-SHA-256", "root", "root"), kfake.User("SCRAM-SHA-256", "nobody", "nobody"))
+	root, nobody := c, c
+	root.Auth = kafka.SCRAM256("root", "root")
+	nobody.Auth = kafka.SCRAM256("nobody", "nobody")
+	have := mustHave(t, root)
+
+	var denied *kafka.PermissionError
+	if _, err := topics.Have(t.Context(), nobody, "t"); !errors.As(err, &denied) || denied.Principal != "User:nobody" || denied.Resource != "topic t" {
+		t.Errorf("have: got %v", err)
+	}
+	// a right to look and none to change
+	applied, err := topics.Apply(t.Context(), nobody, topics.Plan([]topics.Spec{spec("t", 2)}, have), false)
+	if !errors.As(err, &denied) || denied.Resource != "topic t" || len(applied) != 0 {
+		t.Errorf("apply: applied %v, got %v", applied, err)
+	}
+	applied, err = topics.Apply(t.Context(), root, topics.Plan([]topics.Spec{spec("t", 2)}, have), false)
+	if err != nil || len(applied) != 1 {
+		t.Errorf("apply as root: applied %v, got %v", applied, err)
+	}
+}
