@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/term"
+
+	"github.com/millrace/millrace/kafka"
+	"github.com/millrace/millrace/schemas"
+	"github.com/millrace/millrace/service"
+)
+
+// Where "millrace dev" listens, and so what the command speaks to when nothing says otherwise.
+const (
+	defaultBrokers  = "localhost:9092"
+	defaultRegistry = "http://localhost:8081"
+)
+
+// app is one invocation: what it may touch of its surroundings, and what was set.
+type app struct {
+	in       io.Reader
+	out, err io.Writer
+	getenv   func(string) string
+	dir      string // where topics, schemas and .millrace.yaml are looked for
+	now      func() time.Time
+
+	settings service.Settings
+	readOnly bool
+	output   string // table, json, jsonl or raw
+	// settingsErr is a fault of a file or a variable. It is reported by what needs the settings: help must work without.
+	settingsErr error
+	// found says where settings came from, for errors: "MILLRACE_*", a file's name, "default".
+	found []string
+}
+
+// run executes one command line and returns the exit code.
+func run(ctx context.Context, a *app, args []string) int {
+	a.settingsErr = a.load()
+	root := a.root()
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return codeDone
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return codeInterrupted
+	}
+	a.report(cmd, err)
+	return exitCode(err)
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:               "millrace",
+		Short:             "Typed events over Kafka: publish, consume, look, replay",
+		Args:              noSuchCommand,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		DisableAutoGenTag: true,
+		RunE: func(*cobra.Command, []string) error {
+			fmt.Fprint(a.out, overview)
+			return nil
+		},
+	}
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
+	root.CompletionOptions.HiddenDefaultCmd = false
+	a.flags(root.PersistentFlags())
+	root.AddGroup(
+		&cobra.Group{ID: "run", Title: "Run:"},
+		&cobra.Group{ID: "look", Title: "Look and publish:"},
+		&cobra.Group{ID: "code", Title: "Topics and schemas as code:"},
+	)
+	root.SetHelpCommandGroupID("")
+	for _, c := range []struct {
+		group string
+		cmd   *cobra.Command
+	}{
+		{"look", a.tailCommand()},
+		{"look", a.produceCommand()},
+		{"look", a.groupsCommand()},
+		{"code", a.topicsCommand()},
+		{"code", a.schemasCommand()},
+		{"", a.versionCommand()},
+	} {
+		c.cmd.GroupID = c.group
+		root.AddCommand(c.cmd)
+	}
+	return root
+}
+
+// flags adds the flags of every command. Of the many ways to reach a cluster, help shows only the first few.
+func (a *app) flags(fs *pflag.FlagSet) {
+	shown := []string{"brokers", "registry"}
+	gofs := flag.NewFlagSet("", flag.ContinueOnError)
+	a.settings.Register(gofs)
+	gofs.VisitAll(func(f *flag.Flag) {
+		pf := pflag.PFlagFromGoFlag(f)
+		if f.Name == "brokers" {
+			pf.Shorthand = "B"
+		}
+		pf.Hidden = !slices.Contains(shown, f.Name)
+		fs.AddFlag(pf)
+	})
+	fs.StringVarP(&a.output, "output", "o", "table", "`table`, json, jsonl or raw")
+	fs.BoolVar(&a.readOnly, "read-only", a.readOnly, "refuse whatever would change the cluster [MILLRACE_READ_ONLY]")
+	fs.SortFlags = false
+}
+
+// cluster returns the cluster, after it has answered: a dead one is reported within five seconds.
+func (a *app) cluster(ctx context.Context) (kafka.Cluster, error) {
+	if a.settingsErr != nil {
+		return kafka.Cluster{}, a.settingsErr
+	}
+	if len(a.settings.Brokers) == 0 {
+		a.settings.Brokers = []string{defaultBrokers}
+	}
+	c, err := a.settings.Cluster()
+	if err != nil {
+		return c, usage(err)
+	}
+	if c.ClientID == "" {
+		c.ClientID = "millrace-cli"
+	}
+	c.ReadOnly = a.readOnly
+	if c.Log, err = a.logger(); err != nil {
+		return c, usage(err)
+	}
+	if err := c.Ping(ctx); err != nil {
+		if ctx.Err() != nil {
+			return c, err
+		}
+		return c, hint(err, "start a cluster on this machine:  millrace dev", "or name one:  millrace -B host:port … (or set MILLRACE_BROKERS)")
+	}
+	return c, nil
+}
+
+// registry returns the schema registry, and whether somebody named it: the default one may well not exist.
+func (a *app) registry() (reg *schemas.Registry, named bool, err error) {
+	if a.settingsErr != nil {
+		return nil, false, a.settingsErr
+	}
+	named = len(a.settings.RegistryURLs) > 0
+	if !named {
+		a.settings.RegistryURLs = []string{defaultRegistry}
+		defer func() { a.settings.RegistryURLs = nil }()
+	}
+	reg, err = a.settings.Registry(zap.NewNop()) // an outage is an error of the command, once
+	if err != nil {
+		return nil, named, usage(err)
+	}
+	return reg, named, nil
+}
+
+// logger is silent but for warnings: a command's own errors say what matters.
+func (a *app) logger() (*zap.Logger, error) {
+	s := a.settings
+	if s.LogLevel == "" {
+		s.LogLevel = "error"
+	}
+	return s.Logger(zapcore.AddSync(a.err))
+}
+
+// say writes a line for people to stderr.
+func (a *app) say(format string, args ...any) { fmt.Fprintf(a.err, format+"\n", args...) }
+
+// isTerminal reports whether f is a terminal that a person looks at or types into.
+func isTerminal(f any) bool {
+	file, ok := f.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
+}
+
+// confirm asks on the terminal. Without one, or without a clear yes, nothing is done.
+func (a *app) confirm(question string) error {
+	if !isTerminal(a.in) {
+		return hint(refused(errors.New("nothing was changed: there is no terminal to confirm on")), "add --yes to do it without being asked")
+	}
+	fmt.Fprintf(a.err, "%s [y/N] ", question)
+	var answer string
+	_, _ = fmt.Fscanln(a.in, &answer) // an empty line is a no
+	if !slices.Contains([]string{"y", "yes"}, strings.ToLower(answer)) {
+		return refused(errors.New("nothing was changed"))
+	}
+	return nil
+}
