@@ -237,24 +237,48 @@ func (w walk) union(n *node, v any) (any, error) {
 		}
 		why = errors.Join(why, err)
 	}
-	for _, strict := range []bool{true, w.strict} { // a record whose fields are all known comes first
-		for _, b := range n.branches {
-			if b.kind == kNull {
-				continue
-			}
-			x, err := w.with(strict).native(b, v)
-			if err == nil {
-				return tag(b, x), nil
-			}
-			if why == nil {
-				why = err
-			}
-		}
+	b, x, err := w.first(n, v)
+	if err == nil {
+		return tag(b, x), nil
+	}
+	if why == nil {
+		why = err
 	}
 	if len(n.branches) == 2 && n.nullable() != nil && why != nil {
 		return nil, why
 	}
 	return nil, fmt.Errorf("no branch of the union takes the value: %w", errors.Join(n.unfit(v), why))
+}
+
+// first is the first branch that v fits. Of several records the first whose fields are all known comes before one
+// that would ignore some of v.
+func (w walk) first(n *node, v any) (*node, any, error) {
+	records := 0
+	for _, b := range n.branches {
+		if b.kind == kRecord {
+			records++
+		}
+	}
+	passes := []bool{w.strict}
+	if records > 1 && !w.strict {
+		passes = []bool{true, false}
+	}
+	why := n.unfit(v)
+	for i, strict := range passes {
+		for j, b := range n.branches {
+			if b.kind == kNull {
+				continue
+			}
+			x, err := w.with(strict).native(b, v)
+			if err == nil {
+				return b, x, nil
+			}
+			if i == 0 && (j == 0 || len(n.branches) == 2) {
+				why = err
+			}
+		}
+	}
+	return nil, nil, why
 }
 
 func tag(b *node, v any) any {

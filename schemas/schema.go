@@ -95,6 +95,9 @@ func (l Limits) Parse(text string, refs ...Schema) (Schema, error) {
 	if t := strings.TrimSpace(text); t != "" && t[0] != '"' && t[0] != '{' && t[0] != '[' {
 		text = `"` + t + `"`
 	}
+	if err := weighDefaults(text, refs); err != nil {
+		return Schema{}, fmt.Errorf("admit schema: %w", err)
+	}
 	s, err := parseWith(text, refs)
 	if err != nil {
 		return Schema{}, fmt.Errorf("parse schema: %w", err)
