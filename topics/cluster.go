@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace/millrace/kafka"
@@ -50,7 +50,7 @@ func Have(ctx context.Context, c kafka.Cluster, names ...string) ([]Spec, error)
 func have(ctx context.Context, c kafka.Cluster, adm *kadm.Client, names []string) ([]Spec, error) {
 	details, err := adm.ListTopics(ctx, names...)
 	if err != nil {
-		return nil, fmt.Errorf("list topics: %w", c.Explain(err, "Describe", "cluster"))
+		return nil, fmt.Errorf("list topics: %w", c.Explain(err, "Describe", resources(names)...))
 	}
 	var specs []Spec
 	for _, d := range details.Sorted() {
@@ -68,6 +68,14 @@ func have(ctx context.Context, c kafka.Cluster, adm *kadm.Client, names []string
 		}
 	}
 	return specs, nil
+}
+
+// resources are the topics by which a refusal may be explained: where it does not say which, one stands for all.
+func resources(names []string) []string {
+	if len(names) == 0 {
+		return nil
+	}
+	return []string{"topic " + names[0]}
 }
 
 // replicas is the count most partitions would agree on: that of the lowest partition. While a reassignment runs, counts
@@ -142,7 +150,7 @@ func Apply(ctx context.Context, c kafka.Cluster, changes []Change, destroy bool)
 		return nil, fmt.Errorf("connect to apply topics: %w", err)
 	}
 	defer cl.Close()
-	a.adm = kadm.NewClient(cl)
+	a.client, a.adm = cl, kadm.NewClient(cl)
 	specs, err := have(ctx, c, a.adm, order)
 	if err != nil {
 		return nil, errors.Join(append(a.errs, err)...)
@@ -161,6 +169,7 @@ func Apply(ctx context.Context, c kafka.Cluster, changes []Change, destroy bool)
 
 type applier struct {
 	cluster kafka.Cluster
+	client  *kgo.Client
 	adm     *kadm.Client
 	destroy bool
 	applied []Change
@@ -349,8 +358,8 @@ func (a *applier) awaitLeaders(ctx context.Context) {
 	tick := time.NewTicker(readyPoll)
 	defer tick.Stop()
 	for len(wait) > 0 {
-		if details, err := a.adm.ListTopics(ctx, sortedKeys(wait)...); err == nil {
-			maps.DeleteFunc(wait, func(topic string, _ bool) bool { return led(details[topic]) })
+		for _, topic := range a.led(ctx, sortedKeys(wait)) {
+			delete(wait, topic)
 		}
 		if len(wait) == 0 {
 			return
@@ -364,11 +373,25 @@ func (a *applier) awaitLeaders(ctx context.Context) {
 	}
 }
 
-func led(d kadm.TopicDetail) bool {
-	for _, p := range d.Partitions {
-		if p.Err != nil || p.Leader < 0 {
-			return false
+// led are those of the topics whose every partition has a leader. It asks a broker itself, for the client remembers its
+// last answer for seconds.
+func (a *applier) led(ctx context.Context, topics []string) []string {
+	req := kmsg.NewPtrMetadataRequest()
+	for _, topic := range topics {
+		t := kmsg.NewMetadataRequestTopic()
+		t.Topic = kmsg.StringPtr(topic)
+		req.Topics = append(req.Topics, t)
+	}
+	resp, err := req.RequestWith(ctx, a.client)
+	if err != nil {
+		return nil // asked again at the next tick, and reported when time is up
+	}
+	var led []string
+	for _, t := range resp.Topics {
+		leaderless := func(p kmsg.MetadataResponseTopicPartition) bool { return p.ErrorCode != 0 || p.Leader < 0 }
+		if t.Topic != nil && t.ErrorCode == 0 && len(t.Partitions) > 0 && !slices.ContainsFunc(t.Partitions, leaderless) {
+			led = append(led, *t.Topic)
 		}
 	}
-	return d.Err == nil && len(d.Partitions) > 0
+	return led
 }

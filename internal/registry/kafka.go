@@ -76,10 +76,29 @@ func (s *kafkaStore) Open(ctx context.Context) (Log, error) {
 	return &kafkaLog{kafkaStore: s, produce: produce, consume: consume}, nil
 }
 
-// prepare makes sure that the topic is one that keeps schemas.
+// prepare makes sure that the topic is one that keeps schemas, and creates it where that is allowed.
 func (s *kafkaStore) prepare(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for created := false; ; created = true {
+		err := s.check(ctx, created)
+		if !errors.Is(err, errNoTopic) || !s.cfg.Create {
+			return err
+		}
+		select { // brokers learn of a new topic one by one
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+var errNoTopic = errors.New("the topic does not exist: create it with one partition and cleanup.policy=compact, or let the registry create it")
+
+// check describes the topic, with a client of its own: a client's picture of the cluster is some seconds old.
+func (s *kafkaStore) check(ctx context.Context, created bool) error {
 	cl, err := s.cluster.Client()
 	if err != nil {
 		return fmt.Errorf("connect to check %s: %w", s.cfg.Topic, err)
@@ -88,13 +107,12 @@ func (s *kafkaStore) prepare(ctx context.Context) error {
 	adm := kadm.NewClient(cl)
 	detail, err := s.describe(ctx, adm)
 	if errors.Is(err, kerr.UnknownTopicOrPartition) {
-		if !s.cfg.Create {
-			return fmt.Errorf("topic %s does not exist: create it with one partition and cleanup.policy=compact, or let the registry create it", s.cfg.Topic)
+		if s.cfg.Create && !created {
+			if err := s.create(ctx, adm); err != nil {
+				return err
+			}
 		}
-		if err := s.create(ctx, adm); err != nil {
-			return err
-		}
-		detail, err = s.await(ctx, adm)
+		return fmt.Errorf("open topic %s: %w", s.cfg.Topic, errNoTopic)
 	}
 	if err != nil {
 		return fmt.Errorf("describe topic %s: %w", s.cfg.Topic, s.cluster.Explain(err, "Describe", "topic "+s.cfg.Topic))
@@ -102,7 +120,7 @@ func (s *kafkaStore) prepare(ctx context.Context) error {
 	if n := len(detail.Partitions); n != 1 {
 		return fmt.Errorf("topic %s has %d partitions and must have one: its records have one order", s.cfg.Topic, n)
 	}
-	if n := len(detail.Partitions[0].Replicas); n < 2 {
+	if len(detail.Partitions[0].Replicas) < 2 {
 		s.cfg.Log.Warn("the registry's topic has one replica: a lost disk loses every schema", zap.String("topic", s.cfg.Topic))
 	}
 	return s.checkPolicy(ctx, adm)
@@ -132,23 +150,6 @@ func (s *kafkaStore) create(ctx context.Context, adm *kadm.Client) error {
 		return fmt.Errorf("create topic %s: %w", s.cfg.Topic, s.cluster.Explain(err, "Create", "topic "+s.cfg.Topic, "cluster"))
 	}
 	return nil
-}
-
-// await waits until the created topic has a leader: brokers learn of it one by one.
-func (s *kafkaStore) await(ctx context.Context, adm *kadm.Client) (kadm.TopicDetail, error) {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		d, err := s.describe(ctx, adm)
-		if p := d.Partitions[0]; err == nil && len(d.Partitions) > 0 && p.Err == nil && p.Leader >= 0 {
-			return d, nil
-		}
-		select {
-		case <-ctx.Done():
-			return d, errors.Join(err, ctx.Err())
-		case <-tick.C:
-		}
-	}
 }
 
 func (s *kafkaStore) checkPolicy(ctx context.Context, adm *kadm.Client) error {
