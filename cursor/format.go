@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// The metadata of a commit is the word "mill" and the unpadded base64 of
+// The metadata of a commit is "mill:" and the unpadded base64 of
 //
 //	version   1 byte
 //	crc       4 bytes, CRC32C of the position (8 bytes, big endian) and the body
@@ -32,7 +32,7 @@ import (
 //
 // The crc covers the position, so metadata that a tool copied to another offset is damaged and not believed.
 const (
-	prefix  = "mill"
+	prefix  = "mill:" // with the colon: a member id starts with its client id, and ours is "millrace"
 	version = 1
 
 	// MaxRoom is the longest metadata in bytes that is read or written: Kafka's default
@@ -153,7 +153,7 @@ const maxSeconds = 1 << 40 // some 34,000 years: sums of two never overflow
 
 func checksum(position int64, body []byte) uint32 {
 	var p [8]byte
-	binary.BigEndian.PutUint64(p[:], uint64(position)) //nolint:gosec // the bits, not the number
+	binary.BigEndian.PutUint64(p[:], uint64(position))
 	return crc32.Update(crc32.Checksum(p[:], crcTable), crcTable, body)
 }
 
@@ -275,7 +275,7 @@ func fromSeconds(n int64) time.Time {
 }
 
 func appendUint(b []byte, n int64) []byte {
-	return binary.AppendUvarint(b, uint64(n)) //nolint:gosec // validate has seen to it that n ≥ 0
+	return binary.AppendUvarint(b, uint64(n))
 }
 
 // reader reads a body. After the first thing that is not as it must be, bad is set and all else reads as zero.
@@ -320,7 +320,7 @@ func (r *reader) open(c *Cursor) {
 			return
 		}
 		c.Open = append(c.Open, Open{
-			Offset: at, Lane: lane, Held: attempt&1 == 1, Attempt: uint16(attempt >> 1), //nolint:gosec // bounded above
+			Offset: at, Lane: lane, Held: attempt&1 == 1, Attempt: uint16(attempt >> 1),
 			First: fromSeconds(due - age), Due: fromSeconds(due),
 		})
 	}
@@ -360,7 +360,7 @@ func (r *reader) uint() int64 {
 		return 0
 	}
 	r.b = r.b[size:]
-	return int64(n) //nolint:gosec // bounded above
+	return int64(n)
 }
 
 func (r *reader) int() int64 {

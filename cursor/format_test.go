@@ -195,11 +195,12 @@ func TestStrangeMetadataLeavesThePosition(t *testing.T) {
 	}{
 		{"absent", "", 7, cursor.ErrForeign},
 		{"a kgo member id", "kgo-4a1ef5d0-7c61-4c8d-9d26-0d0c4a9a2b8e", 7, cursor.ErrForeign},
+		{"the member id of a client named millrace", "millrace-4a1ef5d0-7c61-4c8d-9d26-0d0c4a9a2b8e", 7, cursor.ErrForeign},
 		{"longer than Kafka allows", good + strings.Repeat("A", 5000), 7, cursor.ErrForeign},
-		{"a later version", "mill" + base64.RawStdEncoding.EncodeToString(newer), 7, cursor.ErrForeign},
+		{"a later version", "mill:" + base64.RawStdEncoding.EncodeToString(newer), 7, cursor.ErrForeign},
 		{"cut", good[:len(good)-3], 7, cursor.ErrDamaged},
-		{"only the prefix", "mill", 7, cursor.ErrDamaged},
-		{"not base64", "mill!!!!", 7, cursor.ErrDamaged},
+		{"only the prefix", "mill:", 7, cursor.ErrDamaged},
+		{"not base64", "mill:!!!!", 7, cursor.ErrDamaged},
 		{"at another offset", good, 8, cursor.ErrDamaged},
 		{"one bit off", good[:10] + string(good[10]^1) + good[11:], 7, cursor.ErrDamaged},
 	}
@@ -233,7 +234,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add(int64(5), "", true)
 	f.Add(int64(-5), "kgo-4a1ef5d0", false)
-	f.Add(int64(0), "mill\xff\xff", true)
+	f.Add(int64(0), "mill:\xff\xff", true)
 	f.Fuzz(func(t *testing.T, position int64, meta string, seal bool) {
 		if seal { // with a good checksum the fuzzer gets to the body
 			meta = cursor.Seal(position, meta)

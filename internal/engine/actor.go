@@ -41,18 +41,16 @@ type actor struct {
 	fenced   atomic.Bool   // nothing is committed any more
 	exited   chan struct{} // the goroutine has ended
 
-	mu       sync.Mutex
-	queue    [][]*kgo.Record // from the poll, not tracked
-	closed   bool            // the goroutine takes no more
-	ended    bool            // no more will come
-	wake     chan struct{}
-	pausedAt time.Time // zero when polled
-	resuming bool      // a timer is under way
-	records  int64     // held: queued or in work
-	bytes    int64
-	next     int64     // offset of the next record to come
-	idle     time.Time // since when nothing is held
-	suspect  time.Time // since when the partition is thought to starve
+	mu      sync.Mutex
+	queue   [][]*kgo.Record // from the poll, not tracked
+	closed  bool            // the goroutine takes no more
+	ended   bool            // no more will come
+	wake    chan struct{}
+	paused  bool
+	records int64 // held: queued or in work
+	bytes   int64
+	next    int64     // offset of the next record to come
+	suspect time.Time // since when it is thought to be hungry
 
 	end    atomic.Int64 // of the log, as the last fetch saw it; -1 before
 	oldest atomic.Int64 // timestamp in ms of the first record in work, 0 when there is none
@@ -72,7 +70,7 @@ func newActor(m *member, id cursor.ID, c cursor.Claimed, start int64) *actor {
 	a := &actor{
 		m: m, id: id, lease: c.Lease, skip: c.Done, ring: newRing(m.cfg.Batch),
 		drained: make(chan struct{}), exited: make(chan struct{}), wake: make(chan struct{}, 1),
-		items: make([]Item, 0, m.cfg.Batch), next: start, committed: start, dirty: c.Fresh, idle: time.Now(),
+		items: make([]Item, 0, m.cfg.Batch), next: start, committed: start, dirty: c.Fresh,
 	}
 	epoch := c.Epoch
 	if c.Fresh {
@@ -394,54 +392,38 @@ func (a *actor) release(records, bytes int64) {
 	a.mu.Lock()
 	a.records -= records
 	a.bytes -= bytes
-	if a.records == 0 {
-		a.idle = time.Now()
+	resume := a.paused && a.m.gate.share(a.records, a.bytes) < resumeAt*a.m.fair()
+	if resume {
+		a.paused = false
 	}
-	resume := !a.pausedAt.IsZero() && !a.resuming && a.m.gate.share(a.records, a.bytes) < resumeAt*a.m.fair()
-	wait := time.Until(a.pausedAt.Add(shortest))
-	a.resuming = resume
 	a.mu.Unlock()
 	a.m.gate.release(records, bytes)
 	a.m.resolved(records)
-	switch {
-	case resume && wait > 0:
-		time.AfterFunc(wait, a.resume)
-	case resume:
-		a.resume()
-	}
-}
-
-// resume polls the partition again. Pausing throws away what the client has fetched of it, so a pause has a least length.
-func (a *actor) resume() {
-	a.mu.Lock()
-	paused := !a.pausedAt.IsZero() && !a.closed
-	a.pausedAt, a.resuming = time.Time{}, false
-	a.mu.Unlock()
-	if paused {
+	if resume {
 		a.m.feed.Pause(a.id, false)
 	}
 }
 
-// pause stops polling the partition while it holds more than its fair share.
-func (a *actor) pause() {
+// pause stops polling the partition when it holds at least share of the gate.
+func (a *actor) pause(share float64) {
 	a.mu.Lock()
-	skewed := !a.closed && a.pausedAt.IsZero() && a.m.gate.share(a.records, a.bytes) >= a.m.fair()
-	if skewed {
-		a.pausedAt = time.Now()
+	pause := !a.closed && !a.paused && a.m.gate.share(a.records, a.bytes) >= share
+	if pause {
+		a.paused = true
 	}
 	a.mu.Unlock()
-	if skewed {
+	if pause {
 		a.m.feed.Pause(a.id, true)
 	}
 }
 
-// starving reports whether the partition has had nothing to do for a while though its log seems to have more. One that got
-// nothing although others were held back for its sake is quiet, until it gets a record.
-func (a *actor) starving(now time.Time) bool {
+// hungry reports whether the partition has nothing to do though its log seems to have more. One that gets nothing
+// for a while although others are held back for its sake is quiet, until it gets a record.
+func (a *actor) hungry(now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	end := a.end.Load()
-	if a.records > 0 || a.closed || now.Sub(a.idle) < starvesAfter || end >= 0 && end <= a.next {
+	if a.records > 0 || a.closed || end >= 0 && end <= a.next {
 		return false
 	}
 	if a.suspect.IsZero() {

@@ -181,19 +181,19 @@ func (c Config) withDefaults() Config {
 func (c Config) validate() error {
 	switch {
 	case c.Batch < 0 || c.Batch > 1<<20:
-		return fmt.Errorf("Batch is %d, it must be between 1 and 1,048,576", c.Batch)
+		return fmt.Errorf("run engine: Batch is %d, it must be between 1 and 1,048,576", c.Batch)
 	case c.BatchWait < 0:
-		return fmt.Errorf("BatchWait is %s, it must not be negative", c.BatchWait)
+		return fmt.Errorf("run engine: BatchWait is %s, it must not be negative", c.BatchWait)
 	case c.InFlight < 0:
-		return fmt.Errorf("InFlight is %d, it must be positive", c.InFlight)
+		return fmt.Errorf("run engine: InFlight is %d, it must be positive", c.InFlight)
 	case c.InFlightSize < 0:
-		return fmt.Errorf("InFlightSize is %d, it must be positive", c.InFlightSize)
+		return fmt.Errorf("run engine: InFlightSize is %d, it must be positive", c.InFlightSize)
 	case c.CommitEvery < 0:
-		return fmt.Errorf("CommitEvery is %s, it must be positive", c.CommitEvery)
+		return fmt.Errorf("run engine: CommitEvery is %s, it must be positive", c.CommitEvery)
 	case c.CommitRecords < 0:
-		return fmt.Errorf("CommitRecords is %d, it must not be negative", c.CommitRecords)
+		return fmt.Errorf("run engine: CommitRecords is %d, it must not be negative", c.CommitRecords)
 	case c.Drain < 0:
-		return fmt.Errorf("Drain is %s, it must be positive", c.Drain)
+		return fmt.Errorf("run engine: Drain is %s, it must be positive", c.Drain)
 	}
 	return nil
 }
@@ -223,7 +223,7 @@ type Observer interface {
 // f, s and h are used by this Run alone until it returns.
 func Run(ctx context.Context, f Feed, s cursor.Store, h Handler, cfg Config) error {
 	if err := cfg.validate(); err != nil {
-		return fmt.Errorf("run engine: %w", err)
+		return err
 	}
 	cfg = cfg.withDefaults()
 	return newMember(ctx, f, s, h, cfg).run(ctx)

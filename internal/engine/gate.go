@@ -48,11 +48,11 @@ func (g *gate) share(records, bytes int64) float64 {
 // room waits until a poll is allowed and returns for how many records: never 0, which a poll takes for no limit.
 // It is 0 when ctx ends first. partitions is how many share the gate.
 //
-// A poll may bring at most half a partition's fair share, so that one which is not worked off can't fill the
-// gate before it is noticed; and it waits for some room, because polling for one record at a time is slow. A record's size
+// A poll may bring at most a quarter of a partition's fair share, so that one which is not worked off can't fill
+// the gate before it is noticed; and it waits for some room, because polling for one record at a time is slow. A record's size
 // is not known before it is polled: the mean of those in the gate stands for it.
 func (g *gate) room(ctx context.Context, partitions int) int {
-	quantum := max(g.maxRecords/int64(2*max(partitions, 1)), min(g.maxRecords, minPoll))
+	quantum := max(g.maxRecords/int64(4*max(partitions, 1)), min(g.maxRecords, minPoll))
 	least := max(1, min(minPoll, g.maxRecords/int64(4*max(partitions, 1))))
 	for ctx.Err() == nil {
 		g.waiting.Store(true)
@@ -74,15 +74,12 @@ func (g *gate) room(ctx context.Context, partitions int) int {
 }
 
 const (
-	minPoll    = 256 // records
-	overhead   = 200 // bytes of a record beside what it carries
-	skewedFrom = 0.5 // of the gate: below, nobody is paused
-	resumeAt   = 0.8 // of a fair share
-
-	shortest      = 50 * time.Millisecond // of a pause
-	starvesAfter  = 100 * time.Millisecond
-	quietAfter    = time.Second
-	betweenChecks = 10 * time.Millisecond
+	minPoll    = 256         // records
+	overhead   = 200         // bytes of a record beside what it carries
+	loadedFrom = 0.5         // of the gate: below, nobody is paused for others
+	hogsFrom   = 0.6         // of the gate, in one partition's hands: the rest is kept for others
+	resumeAt   = 0.8         // of a fair share
+	quietAfter = time.Second // for a partition that gets nothing
 )
 
 // size is what a record counts in the gate, in bytes.

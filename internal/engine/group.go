@@ -68,11 +68,11 @@ func (c GroupConfig) withDefaults() GroupConfig {
 func (c GroupConfig) validate() error {
 	switch {
 	case c.Group == "":
-		return errors.New("Group is empty")
+		return errors.New("no Group is named")
 	case len(c.Topics) == 0 || slices.Contains(c.Topics, ""):
-		return errors.New("Topics is empty, or names an empty topic")
+		return errors.New("no Topics are named, or one without a name")
 	case c.SessionTimeout < 0 || c.RebalanceTimeout < 0:
-		return errors.New("SessionTimeout and RebalanceTimeout must not be negative")
+		return errors.New("a negative SessionTimeout or RebalanceTimeout")
 	}
 	return nil
 }
@@ -407,8 +407,7 @@ func (g *Group) Pause(id cursor.ID, paused bool) {
 
 // fatalFetch reports errors of a poll that no waiting heals.
 func fatalFetch(err error) bool {
-	var tooLarge *kgo.ErrDecompressTooLarge
-	if errors.As(err, &tooLarge) {
+	if _, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err); ok {
 		return true
 	}
 	for _, fatal := range []*kerr.Error{

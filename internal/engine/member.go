@@ -33,7 +33,6 @@ type member struct {
 
 	partitions atomic.Int64  // len(actors)
 	done       atomic.Int64  // resolved since the last commit
-	balanced   time.Time     // the poll goroutine's last look
 	kick       chan struct{} // commit early
 	failures   chan error    // the first ends Run
 
@@ -58,7 +57,8 @@ func newMember(ctx context.Context, f Feed, s cursor.Store, h Handler, cfg Confi
 
 // run is Run. The feed outlives the drain: it must keep the member in its group until the last commit.
 func (m *member) run(ctx context.Context) error {
-	feeding, stopFeed := context.WithCancel(m.detached)
+	detached := context.WithoutCancel(ctx)
+	feeding, stopFeed := context.WithCancel(detached)
 	defer stopFeed()
 	fed := make(chan error, 1)
 	go func() { fed <- m.feed.Run(feeding, m) }()
@@ -66,7 +66,7 @@ func (m *member) run(ctx context.Context) error {
 	defer stopPolls()
 	var loops sync.WaitGroup
 	loops.Go(func() { m.poll(polling) })
-	committing, stopCommits := context.WithCancel(m.detached)
+	committing, stopCommits := context.WithCancel(detached)
 	defer stopCommits()
 	var commits sync.WaitGroup
 	commits.Go(func() { m.commitLoop(committing) })
@@ -87,7 +87,7 @@ func (m *member) run(ctx context.Context) error {
 	m.mu.Lock()
 	m.closed = true
 	m.mu.Unlock()
-	m.giveUp(m.detached, m.all())
+	m.giveUp(detached, m.all())
 	stopCommits()
 	commits.Wait()
 	stopFeed()
@@ -298,19 +298,23 @@ func (m *member) fetchError(a *actor, p kgo.FetchTopicPartition) error {
 	return nil
 }
 
-// balance pauses partitions that hold more than their fair share of a gate that runs full while another has
-// nothing to do. Without another, not polling is enough, and costs nothing.
+// balance pauses partitions that would leave no room for others: all that hold more than their fair share of a
+// gate that fills up while another has nothing to do, and one that has most of the gate to itself.
+//
+// Where all have something to do, not polling is enough, and better: a paused partition throws away what the
+// client has fetched of it, and fetches it again.
 func (m *member) balance() {
-	now := time.Now()
-	if m.partitions.Load() < 2 || m.gate.load() < skewedFrom || now.Sub(m.balanced) < betweenChecks {
+	if m.partitions.Load() < 2 || m.gate.load() < loadedFrom {
 		return
 	}
-	m.balanced = now
+	now := time.Now()
+	share := hogsFrom
 	actors := m.all()
-	if slices.ContainsFunc(actors, func(a *actor) bool { return a.starving(now) }) {
-		for _, a := range actors {
-			a.pause()
-		}
+	if slices.ContainsFunc(actors, func(a *actor) bool { return a.hungry(now) }) {
+		share = min(share, m.fair())
+	}
+	for _, a := range actors {
+		a.pause(share)
 	}
 }
 

@@ -36,7 +36,7 @@ type slot struct {
 
 // newRing returns a ring that tracks at least size records at once.
 func newRing(size int) *ring {
-	n := uint64(1) << bits.Len(uint(max(size, 2)-1)) //nolint:gosec // size is positive
+	n := uint64(1) << bits.Len(uint(max(size, 2)-1))
 	r := &ring{slots: make([]slot, n), mask: n - 1}
 	for i := range r.slots {
 		r.slots[i].state.Store(^uint64(0)) // no sequence number that is ever reached

@@ -1,0 +1,165 @@
+package engine_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/millrace/millrace/cursor"
+	"github.com/millrace/millrace/internal/engine"
+	"github.com/millrace/millrace/internal/verdict"
+)
+
+// endless is a feed that has always more, of the partitions that are not paused, and counts what it gave.
+type endless struct {
+	*scripted
+	partitions int32
+	size       int
+	next       map[int32]int64
+	turn       int32
+}
+
+func newEndless(partitions int32, size int) *endless {
+	return &endless{scripted: newScripted(), partitions: partitions, size: size, next: map[int32]int64{}}
+}
+
+// Poll gives all that it may of one partition, as a client does that drains one fetch after the other.
+func (e *endless) Poll(ctx context.Context, limit int) kgo.Fetches {
+	for ctx.Err() == nil {
+		e.mu.Lock()
+		for range e.partitions {
+			p := e.turn % e.partitions
+			if e.turn++; e.pause[idOf(p)] {
+				continue
+			}
+			rs := make([]*kgo.Record, limit)
+			for i := range rs {
+				rs[i] = &kgo.Record{Topic: "orders", Partition: p, Offset: e.next[p], Value: make([]byte, e.size)}
+				e.next[p]++
+			}
+			e.mu.Unlock()
+			return kgo.Fetches{{Topics: []kgo.FetchTopic{{Topic: "orders", Partitions: []kgo.FetchPartition{{
+				Partition: p, Records: rs, HighWatermark: 1 << 40, LastStableOffset: -1,
+			}}}}}}
+		}
+		e.mu.Unlock()
+		select { // all are paused, or nothing has grown
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+	return kgo.NewErrFetch(ctx.Err())
+}
+
+// grow lets n partitions have records.
+func (e *endless) grow(n int32) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.partitions = n
+}
+
+func (e *endless) got(p int32) int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.next[p]
+}
+
+func TestNothingIsPolledBeyondTheBounds(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name  string
+		cfg   engine.Config
+		size  int
+		atMax int64
+	}{
+		{"records", engine.Config{InFlight: 1000}, 10, 1000},
+		{"fewer than a usual poll", engine.Config{InFlight: 3}, 10, 3},
+		{"bytes", engine.Config{InFlightSize: 100 << 10}, 1 << 10, 16384/4 + 100}, // the first poll knows no size
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				feed := newEndless(1, tt.size)
+				h := handlerFunc(func(ctx context.Context, _ engine.Batch) []verdict.Verdict {
+					<-ctx.Done() // nothing is ever done
+					return []verdict.Verdict{{Kind: verdict.Pause}}
+				})
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error, 1)
+				go func() { done <- engine.Run(ctx, feed, cursor.NewMemory(), h, tt.cfg) }()
+				if _, err := (<-feed.owner).Assigned(ctx, []cursor.ID{idOf(0)}); err != nil {
+					t.Fatal(err)
+				}
+				<-time.After(time.Minute)
+				if n := feed.got(0); n > tt.atMax || n == 0 {
+					t.Errorf("polled %d records while nothing was done, at most %d are allowed", n, tt.atMax)
+				}
+				cancel()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// A partition that stands still must not stop the others: it is paused, the rest of the gate is theirs, and it is
+// polled again when it moves.
+func TestAPartitionThatStandsStillDoesNotStarveTheOthers(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name       string
+		partitions int32
+		quiet      time.Duration // how long the others had nothing, and left the gate to the first
+	}{
+		{"of two", 2, 0},
+		{"of six", 6, 0},
+		{"after a long silence", 6, time.Minute},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				feed := newEndless(1, 10)
+				stuck := make(chan struct{})
+				h := handlerFunc(func(_ context.Context, b engine.Batch) []verdict.Verdict {
+					if b.ID.Partition == 0 {
+						<-stuck
+					}
+					<-time.After(10 * time.Millisecond)
+					return nil
+				})
+				var ids []cursor.ID
+				for p := range tt.partitions {
+					ids = append(ids, idOf(p))
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error, 1)
+				go func() { done <- engine.Run(ctx, feed, cursor.NewMemory(), h, engine.Config{InFlight: 4096, Batch: 64}) }()
+				if _, err := (<-feed.owner).Assigned(ctx, ids); err != nil {
+					t.Fatal(err)
+				}
+				<-time.After(tt.quiet)
+				feed.grow(tt.partitions)
+				<-time.After(2 * time.Second)
+				first, last := feed.got(0), feed.got(tt.partitions-1)
+				if first > 4096*3/4 || last < 5000 {
+					t.Errorf("the one that stands still got %d records, the last partition %d: want at most 3,072, and many", first, last)
+				}
+				close(stuck)
+				<-time.After(2 * time.Second)
+				if now := feed.got(0); now < 8000 {
+					t.Errorf("after it moved again, the first partition got %d records, want many", now)
+				}
+				cancel()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
