@@ -25,6 +25,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -134,22 +135,28 @@ type Completeness struct {
 	Partitions int   // in the range
 	Early      int   // partitions that stop before the end of their log: see Config.Late
 	Done       bool  // the whole range was read
+	Following  bool  // the reading has no end of its own: Passed and Total are about what was there at the start
 }
 
 // String says it in one line, for people.
 func (c Completeness) String() string {
 	var b strings.Builder
-	percent := 100.0
-	if c.Total > 0 {
-		percent = 100 * float64(c.Passed) / float64(c.Total)
+	partitions := fmt.Sprintf("%d %s", c.Partitions, plural(int64(c.Partitions), "partition"))
+	switch {
+	case c.Following:
+		fmt.Fprintf(&b, "scanned %d %s of %s", c.Scanned, plural(c.Scanned, "record"), partitions)
+	case c.Total == 0:
+		return "nothing to read: the range is empty in " + partitions
+	default:
+		fmt.Fprintf(&b, "scanned %d %s in %d of %d offsets (%.4g %%) of %s", c.Scanned, plural(c.Scanned, "record"), c.Passed, c.Total,
+			100*float64(c.Passed)/float64(c.Total), partitions)
 	}
-	fmt.Fprintf(&b, "scanned %d %s in %d of %d offsets (%.4g %%) of %d %s, %d %s", c.Scanned, plural(c.Scanned, "record"), c.Passed, c.Total,
-		percent, c.Partitions, plural(int64(c.Partitions), "partition"), c.Matched, map[bool]string{true: "match", false: "matches"}[c.Matched == 1])
+	fmt.Fprintf(&b, ", %d %s", c.Matched, map[bool]string{true: "match", false: "matches"}[c.Matched == 1])
 	if c.Undecodable > 0 {
 		fmt.Fprintf(&b, ", %d undecodable, the first at %s/%d@%d", c.Undecodable,
 			c.FirstUndecodable.Topic, c.FirstUndecodable.Partition, c.FirstUndecodable.Offset)
 	}
-	if !c.Done {
+	if !c.Done && !c.Following {
 		b.WriteString("; stopped before the end")
 	}
 	return b.String()
@@ -187,6 +194,7 @@ func Open(ctx context.Context, c kafka.Cluster, cfg Config) (*Reading, error) {
 	r.state.Partitions = len(parts)
 	for _, p := range parts {
 		r.state.Total += p.goal - p.From
+		r.state.Following = r.state.Following || p.Until == math.MaxInt64
 		if p.Early {
 			r.state.Early++
 		}

@@ -3,6 +3,7 @@ package reader
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -84,17 +85,24 @@ func resolve(ctx context.Context, c kafka.Cluster, cfg Config) ([]*part, error) 
 	return spans(cfg, details, log), nil
 }
 
+// unknown is kerr.UnknownTopicOrPartition in words that name what is missing.
+type unknown string
+
+func (u unknown) Error() string { return string(u) }
+func (u unknown) Unwrap() error { return kerr.UnknownTopicOrPartition }
+
+// topicError is what is wrong with a topic, or with the partitions asked of it.
 func topicError(details kadm.TopicDetails, topic string, partitions []int32) error {
 	d, ok := details[topic]
 	switch {
-	case !ok:
-		return fmt.Errorf("read topic %s: %w", topic, kerr.UnknownTopicOrPartition)
+	case !ok, errors.Is(d.Err, kerr.UnknownTopicOrPartition):
+		return unknown("there is no topic " + topic)
 	case d.Err != nil:
 		return fmt.Errorf("read topic %s: %w", topic, d.Err)
 	}
 	for _, p := range partitions {
 		if _, ok := d.Partitions[p]; !ok {
-			return fmt.Errorf("read topic %s: it has partitions 0 to %d, not %d: %w", topic, len(d.Partitions)-1, p, kerr.UnknownTopicOrPartition)
+			return unknown(fmt.Sprintf("topic %s has partitions 0 to %d, not %d", topic, len(d.Partitions)-1, p))
 		}
 	}
 	return nil

@@ -41,14 +41,12 @@ type app struct {
 	output   string // table, json, jsonl or raw
 	// settingsErr is a fault of a file or a variable. It is reported by what needs the settings: help must work without.
 	settingsErr error
-	// found says where settings came from, for errors: "MILLRACE_*", a file's name, "default".
-	found []string
 }
 
 // run executes one command line and returns the exit code.
 func run(ctx context.Context, a *app, args []string) int {
 	a.settingsErr = a.load()
-	root := a.root()
+	root := a.root() //nolint:contextcheck // cobra hands ctx to the commands
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {

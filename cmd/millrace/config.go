@@ -92,7 +92,7 @@ func (a *app) loadFile(file string) error {
 	if err != nil {
 		return fmt.Errorf("read settings: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	src, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err != nil {
 		return fmt.Errorf("read settings: %w", err)

@@ -119,10 +119,9 @@ func (d *decoder) decode(ctx context.Context, e *event.Event) (decoded, error) {
 	if e.Value == nil {
 		return out, nil
 	}
-	frame, err := schemas.ParseFrame(e.Value, e.Headers)
-	if err != nil {
-		out.err = err
-		return out, nil
+	var frame schemas.Frame
+	if frame, out.err = schemas.ParseFrame(e.Value, e.Headers); out.err != nil {
+		return out, nil //nolint:nilerr // the error is about this value alone and is in out
 	}
 	if !frame.Framed() {
 		if json.Valid(e.Value) {
@@ -135,6 +134,7 @@ func (d *decoder) decode(ctx context.Context, e *event.Event) (decoded, error) {
 	if d.reg == nil {
 		return out, nil
 	}
+	var err error
 	out.json, out.typ, err = d.avro(ctx, e, frame)
 	if out.typ == "" {
 		out.typ = e.Type
@@ -218,6 +218,9 @@ func line(e *event.Event, d decoded, at time.Time) string {
 // preview is bytes for people: text as it is, other bytes in hexadecimal, the first of them.
 func preview(b []byte) string {
 	const most = 48
+	if len(b) == 0 {
+		return `""` // null is "-" or a tombstone
+	}
 	if utf8.Valid(b) && bytes.IndexByte(b, 0) < 0 {
 		return printable(string(b))
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -22,8 +23,8 @@ One command:     millrace tail --help
 Another cluster: millrace -B host:port …   or MILLRACE_BROKERS, or brokers: in .millrace.yaml
 `
 
-// Version is what a release build sets with -ldflags "-X main.Version=v1.2.3"; otherwise the module's own is used.
-var Version string
+// version is what a build sets with -ldflags "-X main.version=v1.2.3"; otherwise the module's own is used.
+var version string
 
 type build struct {
 	Millrace int    `json:"millrace"` // of the output format
@@ -34,7 +35,7 @@ type build struct {
 }
 
 func readBuild() build {
-	b := build{Millrace: 1, Version: Version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	b := build{Millrace: 1, Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return b
@@ -71,7 +72,7 @@ func (a *app) versionCommand() *cobra.Command {
 			if a.output != "table" {
 				return writeJSON(a.out, b, "")
 			}
-			fmt.Fprintf(a.out, "millrace %s %s %s %s\n", b.Version, b.Commit, b.Go, b.Platform)
+			fmt.Fprintln(a.out, strings.Join(strings.Fields(fmt.Sprintf("millrace %s %s %s %s", b.Version, b.Commit, b.Go, b.Platform)), " "))
 			return nil
 		},
 	}

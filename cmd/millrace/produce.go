@@ -65,10 +65,8 @@ same key, value and headers. Lines that fail are reported, the others are publis
 type lineEncoder struct {
 	topic   string
 	flags   produceFlags
-	hasKey  bool
 	headers event.Headers
 	schema  schemas.Schema // for avro
-	strict  bool
 }
 
 func (a *app) produce(ctx context.Context, topic string, f produceFlags) error {
@@ -93,7 +91,7 @@ func (a *app) produce(ctx context.Context, topic string, f produceFlags) error {
 	if err != nil {
 		return err
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	c, err := a.cluster(ctx)
 	if err != nil {
 		return err
@@ -187,7 +185,7 @@ func (a *app) publishLines(ctx context.Context, p *producer.Producer, enc *lineE
 	var t tally
 	began := a.now()
 	show := a.progress()
-	read, n, scanErr := int64(0), int64(0), error(nil)
+	var read, n int64
 	lines := bufio.NewScanner(in)
 	lines.Buffer(make([]byte, 64<<10), lineMost)
 	for ctx.Err() == nil && lines.Scan() {
@@ -205,7 +203,8 @@ func (a *app) publishLines(ctx context.Context, p *producer.Producer, enc *lineE
 		p.PublishAsync(ctx, e, func(_ event.Event, err error) { t.add(number, err) })
 		a.showProduced(show, &t, read, size, began)
 	}
-	if scanErr = lines.Err(); errors.Is(scanErr, bufio.ErrTooLong) {
+	scanErr := lines.Err()
+	if errors.Is(scanErr, bufio.ErrTooLong) {
 		scanErr = fmt.Errorf("line %d is longer than %d MiB", n+1, lineMost>>20)
 	}
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWait)

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/millrace/millrace/topics"
 )
@@ -142,7 +141,7 @@ func (a *app) topicsDescribe(ctx context.Context, names []string) error {
 	}
 	for _, n := range names {
 		if !slices.ContainsFunc(rows, func(r topicRow) bool { return r.Topic == n }) {
-			return fmt.Errorf("describe topic %s: %w", n, kerr.UnknownTopicOrPartition)
+			return hint(fmt.Errorf("there is no topic %s", n), "see which there are:  millrace topics ls")
 		}
 	}
 	if a.output != "table" {

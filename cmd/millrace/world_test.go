@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http/httptest"
@@ -68,10 +69,17 @@ func newRegistry(t *testing.T) string {
 	t.Cleanup(func() {
 		server.Close()
 		stop()
-		if err := <-ended; err != nil {
+		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("the registry ended with %v", err)
 		}
 	})
+	for tick := time.NewTicker(time.Millisecond); !reg.Ready(); {
+		select {
+		case <-tick.C:
+		case <-time.After(10 * time.Second):
+			t.Fatal("the registry does not get ready")
+		}
+	}
 	return server.URL
 }
 
@@ -149,9 +157,10 @@ func (w *world) records(t *testing.T, topic string, values ...string) {
 	}
 }
 
-func (w *world) topic(t *testing.T, name string, partitions int32) {
+// topic makes a topic with one partition.
+func (w *world) topic(t *testing.T, name string) {
 	t.Helper()
-	if _, err := w.admin.CreateTopic(t.Context(), partitions, 1, nil, name); err != nil {
+	if _, err := w.admin.CreateTopic(t.Context(), 1, 1, nil, name); err != nil {
 		t.Fatal(err)
 	}
 }
