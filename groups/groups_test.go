@@ -174,8 +174,10 @@ func TestMembersOfBothProtocols(t *testing.T) {
 			t.Parallel()
 			c, _ := newLog(t)
 			assigned := make(chan struct{})
-			opts := []kgo.Opt{kgo.ConsumerGroup("g"), kgo.ConsumeTopics("t"), kgo.InstanceID("one"), kgo.ClientID("tester"),
-				kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) { close(assigned) })}
+			opts := []kgo.Opt{
+				kgo.ConsumerGroup("g"), kgo.ConsumeTopics("t"), kgo.InstanceID("one"), kgo.ClientID("tester"),
+				kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) { close(assigned) }),
+			}
 			if protocol == "consumer" {
 				opts = append(opts, kgo.ServerSideBalancer())
 			}
