@@ -12,8 +12,31 @@ import (
 
 	"github.com/millrace/millrace/cursor"
 	"github.com/millrace/millrace/internal/engine"
+	"github.com/millrace/millrace/kafka"
 	"github.com/millrace/millrace/schemas"
 )
+
+// Run handles the events of cfg.Topics as one member of cfg.Group until ctx ends, or until a verdict or an error ends
+// it. It returns nil when ctx ended and what was done is committed.
+func Run(ctx context.Context, c kafka.Cluster, dec Decoder, m *Mux, cfg Config) error {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return err
+	}
+	feed, err := engine.NewGroup(c, engine.GroupConfig{
+		Group: cfg.Group, Topics: cfg.Topics, Start: cfg.Start, InstanceID: cfg.InstanceID, ServerAssign: cfg.ServerAssign,
+		Uncommitted: cfg.Uncommitted, Log: cfg.Log,
+	})
+	if err != nil {
+		return fmt.Errorf("consume as %s: %w", cfg.Group, err)
+	}
+	client, err := c.Client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return run(ctx, feed, feed.Store(), dec, m, cfg, graves{client, cfg.Group})
+}
 
 // run is Run between its ends: records from f, positions in s, dead letters to letters.
 func run(ctx context.Context, f engine.Feed, s cursor.Store, dec Decoder, m *Mux, cfg Config, letters graveyard) error {
