@@ -108,7 +108,7 @@ func loadFile(fsys fs.FS, name string) (Spec, []error) {
 	if err != nil {
 		return Spec{}, []error{fmt.Errorf("open topic file: %w", err)}
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was read only
 	src, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	switch {
 	case err != nil:

@@ -131,7 +131,7 @@ func TestLoadNamesFileLineAndWhatIsAllowed(t *testing.T) {
 			if tt.line == 0 {
 				at = "a.yaml: "
 			}
-			for _, line := range strings.Split(err.Error(), "\n") {
+			for line := range strings.SplitSeq(err.Error(), "\n") {
 				if strings.HasPrefix(line, at) && strings.Contains(line, tt.text) {
 					return
 				}

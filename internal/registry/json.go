@@ -244,9 +244,6 @@ func isInt(v value) (int, bool) {
 	return int(i), err == nil
 }
 
-// sameJSON reports whether two raw values are the same text but for space. Absent and null are the same.
-func sameJSON(a, b json.RawMessage) bool { return bytes.Equal(compact(a), compact(b)) }
-
 // compact is raw JSON without space; nil for absent and null.
 func compact(raw json.RawMessage) json.RawMessage {
 	var out bytes.Buffer

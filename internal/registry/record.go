@@ -76,6 +76,7 @@ func parseKey(raw []byte) (key, error) {
 		if wire.Subject == nil {
 			return key{}, fmt.Errorf("%w: no subject", errKey)
 		}
+	default: // the subject may be missing, and kinds that others have are skipped later
 	}
 	return k, nil
 }

@@ -29,6 +29,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -64,10 +65,10 @@ func (c Config) withDefaults() Config {
 
 func (c Config) validate() error {
 	if !known(c.Compatibility) {
-		return fmt.Errorf("Compatibility is %q: one of %v is allowed", c.Compatibility, levels)
+		return fmt.Errorf("config: Compatibility is %q: one of %v is allowed", c.Compatibility, levels)
 	}
 	if c.Timeout < 0 {
-		return fmt.Errorf("Timeout is %v: a positive time is allowed", c.Timeout)
+		return fmt.Errorf("config: Timeout is %v: a positive time is allowed", c.Timeout)
 	}
 	return nil
 }
@@ -144,7 +145,7 @@ func (r *Registry) Run(ctx context.Context) error {
 		records, err := log.Next(ctx)
 		if err != nil {
 			if ctx.Err() != nil {
-				return nil //nolint:nilerr // asked to stop
+				return nil // asked to stop
 			}
 			return fmt.Errorf("follow the registry's log: %w", err)
 		}
@@ -243,10 +244,5 @@ func (r *Registry) view(read func(*state)) {
 }
 
 func known(l Level) bool {
-	for _, k := range levels {
-		if l == k {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(levels, l)
 }

@@ -110,7 +110,7 @@ func (s *server) try(method, path string, body any) (int, string, error) {
 	if err != nil {
 		return 0, "", err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(resp.Body)
 	if ct := resp.Header.Get("Content-Type"); ct != "application/vnd.schemaregistry.v1+json" {
 		err = errors.Join(err, fmt.Errorf("content type %q", ct))

@@ -174,6 +174,7 @@ func (s *state) applyValue(k key, raw []byte) error {
 				s.drop(k.subject, n)
 			}
 		}
+	default: // a kind that others have
 	}
 	return nil
 }
@@ -237,6 +238,7 @@ func (s *state) applyTombstone(k key, raw string) {
 		delete(s.configs, k.subject)
 	case keyMode:
 		delete(s.modes, k.subject)
+	default: // versions that were deleted stay so
 	}
 }
 
