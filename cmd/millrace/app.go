@@ -79,11 +79,9 @@ func (a *app) root() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = false
 	a.flags(root.PersistentFlags())
 	root.AddGroup(
-		&cobra.Group{ID: "run", Title: "Run:"},
 		&cobra.Group{ID: "look", Title: "Look and publish:"},
 		&cobra.Group{ID: "code", Title: "Topics and schemas as code:"},
 	)
-	root.SetHelpCommandGroupID("")
 	for _, c := range []struct {
 		group string
 		cmd   *cobra.Command
@@ -94,6 +92,7 @@ func (a *app) root() *cobra.Command {
 		{"code", a.topicsCommand()},
 		{"code", a.schemasCommand()},
 		{"", a.versionCommand()},
+		{"", connectingTopic()},
 	} {
 		c.cmd.GroupID = c.group
 		root.AddCommand(c.cmd)
@@ -101,7 +100,8 @@ func (a *app) root() *cobra.Command {
 	return root
 }
 
-// flags adds the flags of every command. Of the many ways to reach a cluster, help shows only the first few.
+// flags adds the flags of every command. Of the many ways to reach a cluster, help shows the first few; the others
+// stand in "millrace help connecting".
 func (a *app) flags(fs *pflag.FlagSet) {
 	shown := []string{"brokers", "registry"}
 	gofs := flag.NewFlagSet("", flag.ContinueOnError)
@@ -112,6 +112,7 @@ func (a *app) flags(fs *pflag.FlagSet) {
 			pf.Shorthand = "B"
 		}
 		pf.Hidden = !slices.Contains(shown, f.Name)
+		pf.Usage = strings.ReplaceAll(pf.Usage, "…", "...") // columns are counted in bytes
 		fs.AddFlag(pf)
 	})
 	fs.StringVarP(&a.output, "output", "o", "table", "`table`, json, jsonl or raw")

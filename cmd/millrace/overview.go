@@ -1,12 +1,15 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"runtime"
 	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/millrace/millrace/service"
 )
 
 const overview = `Millrace leads events from the service where they happen, over Kafka, to whoever needs them.
@@ -20,8 +23,36 @@ Start here:
 
 All commands:    millrace help
 One command:     millrace tail --help
-Another cluster: millrace -B host:port …   or MILLRACE_BROKERS, or brokers: in .millrace.yaml
+Another cluster: millrace -B host:port …   or MILLRACE_BROKERS, or brokers: in .millrace.yaml; millrace help connecting
 `
+
+// connectingTopic is a page of help: every way to reach a cluster and a registry.
+func connectingTopic() *cobra.Command {
+	var b strings.Builder
+	b.WriteString(`How millrace finds the cluster and the schema registry, and who it is there.
+
+The strongest is first: a flag, a MILLRACE_… variable, .millrace.yaml in this folder or above it up to the root of
+the git repository, millrace/config.yaml in $XDG_CONFIG_HOME or ~/.config, and the defaults (brokers
+` + defaultBrokers + `, registry ` + defaultRegistry + `). In the files the names are those of the flags:
+
+  brokers: [kafka1:9093, kafka2:9093]
+  registry: https://registry.example.com
+  tls-ca: ca.pem
+  sasl-user: orders
+  read-only: true
+
+Every setting, with its variable:
+
+`)
+	fs := flag.NewFlagSet("", flag.ContinueOnError)
+	new(service.Settings).Register(fs)
+	fs.VisitAll(func(f *flag.Flag) {
+		value, usage := flag.UnquoteUsage(f)
+		fmt.Fprintf(&b, "  %-36s %s\n", "--"+f.Name+" "+value, usage)
+	})
+	b.WriteString("\nPasswords are never flags: MILLRACE_SASL_PASSWORD, MILLRACE_REGISTRY_PASSWORD, or a file.\n")
+	return &cobra.Command{Use: "connecting", Short: "How millrace finds the cluster, and who it is there", Long: b.String()}
+}
 
 // version is what a build sets with -ldflags "-X main.version=v1.2.3"; otherwise the module's own is used.
 var version string
