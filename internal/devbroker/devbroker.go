@@ -42,7 +42,7 @@ import (
 const (
 	preferredPort   = 9092
 	lockWait        = 5 * time.Second // for a predecessor that is writing its last state
-	closeWait       = 4 * time.Second
+	closeWait       = 2 * time.Second // for the state to be saved
 	retentionPeriod = 30 * time.Second
 	// sessionTimeout is how long a killed consumer holds its partitions under the KIP-848 protocol; 45 s is Kafka's
 	// default and too long to look at.
@@ -116,7 +116,7 @@ func checkLoopback(addr string) error {
 }
 
 // Serve runs a broker until ctx ends; then it saves its state and returns nil. An error names what must be done:
-// another process holds the directory ([*HeldError]), the port is taken, the data are of another format or too large.
+// another process holds the directory ([*HeldError]), the port is taken ([ErrTaken]), the data are of another format or too large.
 func Serve(ctx context.Context, cfg Config) (err error) {
 	if err := cfg.validate(); err != nil {
 		return err
@@ -131,7 +131,7 @@ func Serve(ctx context.Context, cfg Config) (err error) {
 	if err := admit(data, cfg.MaxSize); err != nil {
 		return err
 	}
-	ln, err := listen(ctx, cfg)
+	ln, err := Listen(ctx, filepath.Join(cfg.Dir, "address"), cfg.Addr, preferredPort)
 	if err != nil {
 		return err
 	}
@@ -143,9 +143,6 @@ func Serve(ctx context.Context, cfg Config) (err error) {
 	}
 	debug.FreeOSMemory() // loading reads every batch once
 	addr := ln.Addr().String()
-	if err := remember(cfg.Dir, addr); err != nil {
-		return errors.Join(err, closeCluster(cluster))
-	}
 	if err := lock.Describe(Holder{Broker: addr}); err != nil {
 		return errors.Join(err, closeCluster(cluster))
 	}
@@ -171,29 +168,40 @@ func options(cfg Config, data string, ln net.Listener) []kfake.Opt {
 	return opts
 }
 
-// listen opens the configured, the remembered or a free address.
-func listen(ctx context.Context, cfg Config) (net.Listener, error) {
-	var lc net.ListenConfig
-	addr, chosen := cfg.Addr, cfg.Addr != ""
+// ErrTaken is wrapped by the error for an address that another program listens on.
+var ErrTaken = errors.New("taken by another program")
+
+// Listen opens addr on loopback and remembers it in the file memory, so that a server is found again where it was. An
+// empty addr is what memory says; at the first start it is 127.0.0.1 with the preferred port, or a free one when that is
+// taken. A remembered address that is taken is an error, not another port: programs have it in their environment.
+func Listen(ctx context.Context, memory, addr string, preferred int) (net.Listener, error) {
+	chosen := addr != ""
 	if !chosen {
 		var err error
-		if addr, err = remembered(cfg.Dir); err != nil {
+		if addr, err = remembered(memory); err != nil {
 			return nil, err
 		}
 		chosen = addr != ""
 	}
 	if !chosen {
-		addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(preferredPort))
+		addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(preferred))
 	}
+	if err := checkLoopback(addr); err != nil {
+		return nil, err
+	}
+	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) && !chosen {
 		ln, err = lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	}
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("%s is taken by another program: stop it, or choose another port (--port 0 picks a free one, and it is remembered)", addr)
+		return nil, fmt.Errorf("listen on %s: %w", addr, ErrTaken)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", addr, err)
+	}
+	if err := remember(memory, ln.Addr().String()); err != nil {
+		return nil, errors.Join(err, ln.Close())
 	}
 	return ln, nil
 }

@@ -191,7 +191,7 @@ func TestRefused(t *testing.T) {
 		{"every interface, unnamed", devbroker.Config{Dir: fresh(""), Addr: ":9092"}, "not a loopback address"},
 		{"a public address", devbroker.Config{Dir: fresh(""), Addr: "192.0.2.1:9092"}, "not a loopback address"},
 		{"a name", devbroker.Config{Dir: fresh(""), Addr: "localhost.example:9092"}, "not a loopback address"},
-		{"a taken port", devbroker.Config{Dir: fresh(""), Addr: taken.Addr().String()}, "--port 0"},
+		{"a taken port", devbroker.Config{Dir: fresh(""), Addr: taken.Addr().String()}, "taken by another program"},
 		{"a newer format", devbroker.Config{Dir: fresh(`{"version":2}`), Addr: "127.0.0.1:0"}, "format 2"},
 		{"a damaged format", devbroker.Config{Dir: fresh(`{"ver`), Addr: "127.0.0.1:0"}, "damaged"},
 		{"too much data", devbroker.Config{Dir: fresh(`{"version":1}`), Addr: "127.0.0.1:0", MaxSize: 4}, "loads"},
@@ -407,6 +407,15 @@ func TestFirstStartSaysWhyNot(t *testing.T) {
 	err := wait(t, "the refusal", s.ended)
 	if err == nil || !strings.Contains(err.Error(), "not a loopback address") {
 		t.Errorf("got %v, want the child's own reason", err)
+	}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = taken.Close() })
+	s = supervise(t, t.TempDir(), taken.Addr().String())
+	if err := wait(t, "the refusal", s.ended); !errors.Is(err, devbroker.ErrTaken) {
+		t.Errorf("got %v, want ErrTaken", err)
 	}
 }
 

@@ -172,10 +172,9 @@ func sizeOf(dir string) (int64, error) {
 	return size, nil
 }
 
-// remembered is the address that a broker of dir had before; "" at the first start.
-func remembered(dir string) (string, error) {
-	name := filepath.Join(dir, "address")
-	b, err := os.ReadFile(name)
+// remembered is the address in the file memory; "" at the first start.
+func remembered(memory string) (string, error) {
+	b, err := os.ReadFile(memory)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
@@ -187,18 +186,17 @@ func remembered(dir string) (string, error) {
 		return "", nil // a crash between the file and its words
 	}
 	if err := checkLoopback(addr); err != nil {
-		return "", fmt.Errorf("%s: %w", name, err)
+		return "", fmt.Errorf("read the remembered address in %s: %w", memory, err)
 	}
 	return addr, nil
 }
 
-// remember keeps the address for the next start: clients have it in their environment.
-func remember(dir, addr string) error {
-	name := filepath.Join(dir, "address")
-	if err := os.WriteFile(name+".tmp", []byte(addr+"\n"), 0o600); err != nil {
+// remember keeps the address for the next start.
+func remember(memory, addr string) error {
+	if err := os.WriteFile(memory+".tmp", []byte(addr+"\n"), 0o600); err != nil {
 		return fmt.Errorf("remember the address: %w", err)
 	}
-	if err := os.Rename(name+".tmp", name); err != nil {
+	if err := os.Rename(memory+".tmp", memory); err != nil {
 		return fmt.Errorf("remember the address: %w", err)
 	}
 	return nil

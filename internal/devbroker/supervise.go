@@ -37,10 +37,17 @@ type Down struct {
 	Log       string // the file with the rest
 }
 
+// takenError is an ErrTaken that crossed from the child: its words are there already.
+type takenError struct{ reason string }
+
+func (e *takenError) Error() string { return e.reason }
+func (e *takenError) Unwrap() error { return ErrTaken }
+
 // status is what the child says on its status descriptor: one of the two.
 type status struct {
 	Addr  string `json:"addr,omitempty"`
 	Error string `json:"error,omitempty"`
+	Taken bool   `json:"taken,omitempty"` // the error wraps ErrTaken
 }
 
 // Supervise keeps a broker running in a child process until ctx ends, and returns nil then. A broker that does not
@@ -51,6 +58,7 @@ func Supervise(ctx context.Context, s Supervisor) error {
 		addr   = s.Addr
 		up     bool
 		reason string
+		taken  bool
 		pid    int
 	)
 	p := Process{
@@ -64,7 +72,7 @@ func Supervise(ctx context.Context, s Supervisor) error {
 			if json.Unmarshal(line, &st) != nil {
 				return
 			}
-			if reason = st.Error; st.Addr == "" {
+			if reason, taken = st.Error, st.Taken; st.Addr == "" {
 				return
 			}
 			addr, up = st.Addr, true
@@ -76,6 +84,9 @@ func Supervise(ctx context.Context, s Supervisor) error {
 			if !up {
 				if reason == "" {
 					reason = fmt.Sprintf("%s: %s (%s)", e.State, s.Log.LastWords(), s.Log.Name())
+				}
+				if taken {
+					return &takenError{reason}
 				}
 				return errors.New(reason)
 			}
@@ -104,7 +115,7 @@ func Child(ctx context.Context, cfg Config, lifeline io.Reader, out io.Writer) e
 	cfg.Ready = func(addr string) { _ = say.Encode(status{Addr: addr}) } // a parent that is gone ends the lifeline
 	err := Serve(ctx, cfg)
 	if err != nil {
-		_ = say.Encode(status{Error: err.Error()})
+		_ = say.Encode(status{Error: err.Error(), Taken: errors.Is(err, ErrTaken)})
 	}
 	return err
 }
