@@ -121,6 +121,10 @@ type Config struct {
 	// InstanceID makes the member static: a restart within the session timeout moves no partition. For stable
 	// ordinal names only ("shipping-0"): two members with one id fence each other. Defaults to "": dynamic.
 	InstanceID string
+	// SessionTimeout is how long a member that is silent (crashed, paused) keeps its partitions before others take
+	// them. Brokers allow 6 s to 30 min by default. Defaults to 45 s, Kafka's own. Without effect with ServerAssign, where the
+	// broker decides.
+	SessionTimeout time.Duration
 	// ServerAssign uses the KIP-848 group protocol. Needs Kafka 4.3. Defaults to the classic protocol.
 	ServerAssign bool
 	// Uncommitted also hands over events of transactions that are open or aborted. Defaults to false.
@@ -176,7 +180,7 @@ func (c Config) validate() error {
 		}
 	}
 	for name, d := range map[string]time.Duration{
-		"BatchWait": c.BatchWait, "Timeout": c.Timeout, "Drain": c.Drain, "CommitEvery": c.CommitEvery,
+		"BatchWait": c.BatchWait, "Timeout": c.Timeout, "Drain": c.Drain, "CommitEvery": c.CommitEvery, "SessionTimeout": c.SessionTimeout,
 		"Retry.Backoff": c.Retry.Backoff, "Retry.Max": c.Retry.Max,
 	} {
 		if d < 0 {

@@ -25,7 +25,7 @@ func Run(ctx context.Context, c kafka.Cluster, dec Decoder, m *Mux, cfg Config) 
 	}
 	feed, err := engine.NewGroup(c, engine.GroupConfig{
 		Group: cfg.Group, Topics: cfg.Topics, Start: cfg.Start, InstanceID: cfg.InstanceID, ServerAssign: cfg.ServerAssign,
-		Uncommitted: cfg.Uncommitted, Log: cfg.Log,
+		SessionTimeout: cfg.SessionTimeout, Uncommitted: cfg.Uncommitted, Log: cfg.Log,
 	})
 	if err != nil {
 		return fmt.Errorf("consume as %s: %w", cfg.Group, err)
