@@ -37,10 +37,10 @@ type typed struct {
 	target reflect.Type
 	writer Schema
 
-	read     *avro.Schema // writer resolved to the type's own
-	unread   error        // why the type cannot read the writer's bytes
-	covers   bool         // the type has a field for every field that is read
-	direct   bool         // the type's ReadAvro reads the writer's bytes as they are
+	read   *avro.Schema // writer resolved to the type's own
+	unread error        // why the type cannot read the writer's bytes
+	covers bool         // the type has a field for every field that is read
+	direct bool         // the type's ReadAvro reads the writer's bytes as they are
 
 	write    *avro.Schema // what structs are encoded with
 	straight bool         // the type's AppendAvro writes the writer's bytes as they are

@@ -199,7 +199,7 @@ func textOf(t reflect.Type) string {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	if d, ok := reflect.New(t).Interface().(Described); ok {
+	if d, ok := reflect.TypeAssert[Described](reflect.New(t)); ok {
 		return d.AvroSchema()
 	}
 	return ""

@@ -404,7 +404,7 @@ func TestHeaderFrame(t *testing.T) {
 		t.Fatal(err)
 	}
 	var guid []byte
-	for _, part := range strings.Split(s.GUID, "-") {
+	for part := range strings.SplitSeq(s.GUID, "-") {
 		var b []byte
 		if _, err := fmt.Sscanf(part, "%x", &b); err != nil {
 			t.Fatal(err)

@@ -274,8 +274,10 @@ func TestFromJSON(t *testing.T) {
 		{"field order is the schema's", record(`{"name":"b","type":"int"},{"name":"a","type":"int"}`), `{"a":1,"b":2}`, `{"b":2,"a":1}`},
 		{"flat logical type", record(`{"name":"t","type":"long","logicalType":"timestamp-millis"}`), `{"t":"1970-01-01T00:00:01Z"}`, `{"t":"1970-01-01T00:00:01Z"}`},
 		{"recursive", record(`{"name":"next","type":["null","a.R"]},{"name":"v","type":"int"}`), `{"v":1,"next":{"v":2}}`, `{"next":{"next":null,"v":2},"v":1}`},
-		{"the same names in two namespaces", `{"type":"record","name":"a.R","fields":[{"name":"x","type":{"type":"enum","name":"b.E","symbols":["P"]}},{"name":"y","type":["null",{"type":"enum","name":"a.E","symbols":["Q"]}]},{"name":"z","type":["null","b.E","E"]}]}`,
-			`{"x":"P","y":"Q","z":{"a.E":"Q"}}`, `{"x":"P","y":"Q","z":"Q"}`},
+		{
+			"the same names in two namespaces", `{"type":"record","name":"a.R","fields":[{"name":"x","type":{"type":"enum","name":"b.E","symbols":["P"]}},{"name":"y","type":["null",{"type":"enum","name":"a.E","symbols":["Q"]}]},{"name":"z","type":["null","b.E","E"]}]}`,
+			`{"x":"P","y":"Q","z":{"a.E":"Q"}}`, `{"x":"P","y":"Q","z":"Q"}`,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -331,8 +333,11 @@ func TestGenericGoTypes(t *testing.T) {
 		{"time into a union", `["null","string",{"type":"long","logicalType":"timestamp-millis"}]`, placed, placed},
 		{"NaN", `"double"`, math.Inf(1), math.Inf(1)},
 		{"enum in a union", `["null",{"type":"enum","name":"E","symbols":["A"]},"string"]`, "A", "A"},
-		{"record with the known keys", `["null",{"type":"record","name":"A","fields":[{"name":"a","type":"int","default":0}]},{"type":"record","name":"B","fields":[{"name":"b","type":"int"}]}]`,
-			map[string]any{"b": int32(2)}, map[string]any{"b": int32(2)}},
+		{
+			"record with the known keys", `["null",{"type":"record","name":"A","fields":[{"name":"a","type":"int","default":0}]},{"type":"record","name":"B","fields":[{"name":"b","type":"int"}]}]`,
+			map[string]any{"b": int32(2)},
+			map[string]any{"b": int32(2)},
+		},
 		{"empty union has no value but is a schema", `{"type":"array","items":[]}`, []any{}, []any{}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -91,6 +91,7 @@ func hostile() map[string]func() (size int, err error) {
 		"a record that holds itself": decode(`{"type":"record","name":"R","fields":[{"name":"r","type":"R"}]}`, []byte{2}),
 		"union index":                decode(`["null","long"]`, count(math.MaxInt64)),
 		"overlong varint":            decode(`"long"`, []byte(strings.Repeat("\xff", 64))),
+		"int of 2^40":                decode(`"int"`, count(1<<40)),
 		"enum index":                 decode(`{"type":"enum","name":"E","symbols":["A"]}`, count(7)),
 
 		"JSON nested 1 M": func() (int, error) {

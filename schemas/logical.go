@@ -331,7 +331,7 @@ func appendText(dst []byte, s string) []byte {
 		case r < 0x20 || r >= 0x7f && r < 0xa0:
 			dst = append(dst, '\\', 'u', '0', '0', digits[r>>4], digits[r&15])
 		case r == utf8.RuneError && size == 1:
-			dst = append(dst, `\ufffd`...)
+			dst = utf8.AppendRune(dst, utf8.RuneError)
 		default:
 			dst = append(dst, s[i:i+size]...)
 		}

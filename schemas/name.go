@@ -70,7 +70,7 @@ func NameOf(t reflect.Type) string {
 func For[T any]() (string, error) {
 	t := reflect.TypeFor[T]()
 	name := t.String()
-	if n, ok := reflect.New(t).Interface().(Named); ok {
+	if n, ok := reflect.TypeAssert[Named](reflect.New(t)); ok {
 		name = n.AvroName()
 	}
 	opts := []avro.SchemaOpt{avro.WithName(name)}

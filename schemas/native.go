@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/big"
 	"reflect"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -108,12 +109,7 @@ func (n *node) unfit(v any) error {
 }
 
 func (n *node) hasSymbol(s string) bool {
-	for _, x := range n.symbols {
-		if x == s {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(n.symbols, s)
 }
 
 // record fills in what is missing: the default, or null where a union has it.

@@ -57,7 +57,9 @@ func (rawFormat) Compile(_ Schema, t reflect.Type) (Codec, error) {
 	return nil, fmt.Errorf("%w: raw bytes are a []byte or a string, not a %s", ErrIncompatible, t)
 }
 
-func isBytes(t reflect.Type) bool { return t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8 }
+func isBytes(t reflect.Type) bool {
+	return t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8
+}
 
 type rawCodec struct{}
 

@@ -21,9 +21,9 @@ import (
 type Registry struct {
 	topics   map[string]Topic
 	unframed map[string]bool // topics whose values are never taken for a frame
-	ttl     time.Duration
-	log     *zap.Logger
-	backend backend
+	ttl      time.Duration
+	log      *zap.Logger
+	backend  backend
 
 	ids      cache[int32, *entry]
 	guids    cache[[16]byte, *entry]
@@ -310,7 +310,7 @@ func (r *Registry) references(ctx context.Context, refs []Reference) ([]Schema, 
 			if err := visit(rec.refs); err != nil {
 				return err
 			}
-			s, err := Parse(rec.text, found[:len(found):len(found)]...)
+			s, err := Parse(rec.text, slices.Clip(found)...)
 			if err != nil {
 				return fmt.Errorf("%w: the referenced version %d of subject %s: %w", ErrIncompatible, ref.Version, ref.Subject, err)
 			}

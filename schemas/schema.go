@@ -174,7 +174,9 @@ func rootName(s *avro.Schema) string {
 	return root.Type
 }
 
-func fingerprint(s *avro.Schema) uint64 { return binary.BigEndian.Uint64(s.Fingerprint(avro.NewRabin())) }
+func fingerprint(s *avro.Schema) uint64 {
+	return binary.BigEndian.Uint64(s.Fingerprint(avro.NewRabin()))
+}
 
 var errNoSchema = errors.New("the text is empty")
 

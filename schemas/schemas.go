@@ -35,6 +35,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"time"
 
@@ -139,9 +140,7 @@ func Memory() *Registry { return MemoryWith(nil) }
 // MemoryWith is [Memory] with the topics as they are configured; no entry for "*" means Avro, ByTopic, Create.
 func MemoryWith(topics map[string]Topic) *Registry {
 	all := map[string]Topic{"*": {Create: true}}
-	for name, t := range topics {
-		all[name] = t
-	}
+	maps.Copy(all, topics)
 	return newRegistry(Config{Topics: all}.withDefaults(), newMemory())
 }
 
