@@ -204,7 +204,7 @@ func (r *Running) boot(ctx context.Context, classpath string, newPorts bool) err
 	}
 	fmt.Fprintf(r.cfg.Progress, "starting %d broker(s); logs in %s\n", len(r.nodes), filepath.Join(r.Dir, "logs"))
 	for _, n := range r.nodes {
-		if err := n.Start(); err != nil {
+		if err := n.Start(); err != nil { //nolint:contextcheck // a broker outlives the context that started it
 			return err
 		}
 	}
@@ -292,7 +292,7 @@ func (r *Running) format(ctx context.Context, classpath string) error {
 		if err := os.WriteFile(filepath.Join(n.data(), "meta.properties"), []byte(meta), 0o600); err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(n.data(), "bootstrap.checkpoint"), checkpoint, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(n.data(), "bootstrap.checkpoint"), checkpoint, 0o600); err != nil { //nolint:gosec // our own directory
 			return err
 		}
 	}
@@ -324,20 +324,20 @@ ssl.truststore.location=%s
 func (r *Running) Wait(ctx context.Context) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	last := errors.New("no answer yet")
 	for {
 		for _, n := range r.nodes {
 			if p := n.running(); p != nil && p.ended() {
 				return r.diagnose(n)
 			}
 		}
-		if last = r.serves(ctx); last == nil {
+		err := r.serves(ctx)
+		if err == nil {
 			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("wait for the brokers: %w: %w", context.Cause(ctx), last)
+			return fmt.Errorf("wait for the brokers: %w: %w", context.Cause(ctx), err)
 		}
 	}
 }

@@ -86,7 +86,7 @@ For Millrace, in another terminal:
 
   export MILLRACE_BROKERS=%s
   export MILLRACE_TLS_CA=%s
-  export MILLRACE_SASL=scram-sha-512 MILLRACE_USER=%s MILLRACE_PASSWORD=%s
+  export MILLRACE_SASL_USER=%s MILLRACE_SASL_PASSWORD=%s
   millrace topics ls
 `, seeds, r.CA(), kafkatest.AdminUser, r.Password(kafkatest.AdminUser))
 }
