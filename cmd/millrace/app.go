@@ -165,13 +165,12 @@ func (a *app) registry() (reg *schemas.Registry, named bool, err error) {
 	return reg, named, nil
 }
 
-// logger is silent but for warnings: a command's own errors say what matters.
+// logger is silent unless --log-level asks for what goes on beneath: a command's own errors say what matters.
 func (a *app) logger() (*zap.Logger, error) {
-	s := a.settings
-	if s.LogLevel == "" {
-		s.LogLevel = "error"
+	if a.settings.LogLevel == "" {
+		return zap.NewNop(), nil
 	}
-	return s.Logger(zapcore.AddSync(a.err))
+	return a.settings.Logger(zapcore.AddSync(a.err))
 }
 
 // say writes a line for people to stderr.

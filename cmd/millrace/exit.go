@@ -82,6 +82,14 @@ func hintsFor(cmd *cobra.Command, err error) []string {
 	if h, ok := errors.AsType[hinted](err); ok {
 		return h.hints
 	}
+	if known := knownHints(err); known != nil {
+		return known
+	}
+	return []string{cmd.CommandPath() + " --help"}
+}
+
+// knownHints is what to type after errors that other packages name.
+func knownHints(err error) []string {
 	if _, ok := errors.AsType[*kafka.PermissionError](err); ok {
 		return []string{"ask who runs the cluster for the right, or log in as another user: --sasl-user, MILLRACE_SASL_PASSWORD"}
 	}
@@ -102,7 +110,7 @@ func hintsFor(cmd *cobra.Command, err error) []string {
 			return []string{known.hint}
 		}
 	}
-	return []string{cmd.CommandPath() + " --help"}
+	return nil
 }
 
 // noSuchCommand is the argument check of a command that only has subcommands.

@@ -19,6 +19,7 @@ import (
 func TestExitCodes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.topic(t, "bare")
 	w.write(t, "topics/orders.yaml", ordersYAML)
 	w.write(t, "broken/orders.yaml", ordersYAML+"colour: blue\n")
 	w.write(t, "schemas/order_placed.avsc", ordersAVSC)
@@ -60,7 +61,9 @@ func TestExitCodes(t *testing.T) {
 		{"produce shop.orders --from nowhere.jsonl", codeUsage, []string{"nowhere.jsonl"}},
 		{"produce shop.orders --from bad.jsonl", codePartial, []string{"line 2: ", "colour", "published 2 events", "1 failed"}},
 		{"produce shop.orders --from worse.jsonl", codeFailed, []string{"line 1: ", "nothing was published"}},
-		{"produce no.such --from bad.jsonl", codeFailed, []string{"no.such-value", "millrace schemas register", "--format json"}},
+		{"produce no.such --from bad.jsonl", codeFailed, []string{"no topic no.such", "millrace topics apply"}},
+		{"produce bare --from bad.jsonl", codeFailed, []string{"bare-value", "millrace schemas register", "--format json"}},
+		{"produce bare --from bad.jsonl --format json --read-only", codeRefused, []string{"read-only"}},
 		{"produce shop.orders --key a --key-field b", codeUsage, []string{"use one way"}},
 		{"completion bash", codeDone, nil},
 	}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/millrace/millrace/event"
 	"github.com/millrace/millrace/kafka"
@@ -96,6 +98,9 @@ func (a *app) produce(ctx context.Context, topic string, f produceFlags) error {
 	if err != nil {
 		return err
 	}
+	if err := mayPublish(ctx, c, topic); err != nil {
+		return err
+	}
 	reg, named, err := a.registry()
 	if err != nil {
 		return err
@@ -117,6 +122,29 @@ func (a *app) produce(ctx context.Context, topic string, f produceFlags) error {
 		return err
 	}
 	return a.publishLines(ctx, p, enc, in, size)
+}
+
+// mayPublish finds out before the first line what would make every line fail.
+func mayPublish(ctx context.Context, c kafka.Cluster, topic string) error {
+	if c.ReadOnly {
+		return fmt.Errorf("publish to %s: %w", topic, kafka.ErrReadOnly)
+	}
+	client, err := c.Client()
+	if err != nil {
+		return fmt.Errorf("look for topic %s: %w", topic, err)
+	}
+	defer client.Close()
+	details, err := kadm.NewClient(client).ListTopicsWithInternal(ctx, topic)
+	if err == nil {
+		err = details[topic].Err
+	}
+	switch _, there := details[topic]; {
+	case errors.Is(err, kerr.UnknownTopicOrPartition), err == nil && !there:
+		return hint(fmt.Errorf("there is no topic %s", topic), "declare it in a file and make it:  millrace topics apply", "or see which there are:  millrace topics ls")
+	case err != nil:
+		return fmt.Errorf("look for topic %s: %w", topic, c.Explain(err, "Describe", "topic "+topic))
+	}
+	return nil
 }
 
 // envelopeStart is how every line that tail -o jsonl writes begins.
@@ -166,6 +194,7 @@ type tally struct {
 	failed    int64
 	errs      []string // the first ones, each with its line
 	causes    []error  // the same
+	hopeless  bool     // every further line would fail as well
 }
 
 func (t *tally) add(n int64, err error) {
@@ -174,6 +203,9 @@ func (t *tally) add(n int64, err error) {
 	if err == nil {
 		t.published++
 		return
+	}
+	if _, denied := errors.AsType[*kafka.PermissionError](err); denied {
+		t.hopeless = true
 	}
 	if t.failed++; len(t.errs) < errorsMost {
 		t.errs = append(t.errs, fmt.Sprintf("line %d: %s", n, err))
@@ -201,7 +233,9 @@ func (a *app) publishLines(ctx context.Context, p *producer.Producer, enc *lineE
 			continue
 		}
 		p.PublishAsync(ctx, e, func(_ event.Event, err error) { t.add(number, err) })
-		a.showProduced(show, &t, read, size, began)
+		if !a.showProduced(show, &t, read, size, began) {
+			break
+		}
 	}
 	scanErr := lines.Err()
 	if errors.Is(scanErr, bufio.ErrTooLong) {
@@ -220,12 +254,13 @@ func (a *app) publishLines(ctx context.Context, p *producer.Producer, enc *lineE
 		a.say("… and %s more", plural(more, "error"))
 	}
 	a.say("published %s to %s in %s%s", plural(t.published, "event"), enc.topic, a.now().Sub(began).Round(time.Millisecond), map[bool]string{true: ", " + number(t.failed) + " failed"}[t.failed > 0])
-	return produceResult(ctx, &t, errors.Join(scanErr, closeErr))
+	return produceResult(ctx, &t, enc.flags.format, errors.Join(scanErr, closeErr))
 }
 
-func (a *app) showProduced(show *progress, t *tally, read, size int64, began time.Time) {
+// showProduced shows how far it is, and reports whether there is any sense in going on.
+func (a *app) showProduced(show *progress, t *tally, read, size int64, began time.Time) bool {
 	t.mu.Lock()
-	published := t.published
+	published, hopeless := t.published, t.hopeless
 	t.mu.Unlock()
 	rate := float64(published) / max(0.001, a.now().Sub(began).Seconds())
 	if size > 0 {
@@ -233,33 +268,36 @@ func (a *app) showProduced(show *progress, t *tally, read, size int64, began tim
 	} else {
 		show.show("published %s events, %s/s", number(published), number(int64(rate)))
 	}
+	return !hopeless
 }
 
-func produceResult(ctx context.Context, t *tally, err error) error {
+func produceResult(ctx context.Context, t *tally, format string, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case t.failed > 0 && t.published > 0:
-		return hint(coded{fmt.Errorf("%s of %d failed", plural(t.failed, "event"), t.failed+t.published), codePartial}, nextAfter(t.causes)...)
-	case t.failed > 0:
-		// every line failed: the first cause decides what it means
-		failure := fmt.Errorf("nothing was published: %w", t.causes[0])
-		if errors.Is(t.causes[0], kafka.ErrReadOnly) {
-			failure = refused(failure)
-		}
-		return hint(failure, nextAfter(t.causes)...)
+		return hint(coded{fmt.Errorf("%s of %s failed", number(t.failed), plural(t.failed+t.published, "event")), codePartial}, nextAfter(t.causes, format)...)
+	case t.failed > 0: // why stands above; the first cause decides the exit code
+		return hint(coded{errors.New("nothing was published"), exitCode(t.causes[0])}, nextAfter(t.causes, format)...)
 	}
 	return err
 }
 
 // nextAfter is what to type after lines failed.
-func nextAfter(causes []error) []string {
+func nextAfter(causes []error, format string) []string {
 	for _, c := range causes {
 		if l, ok := errors.AsType[lineError](c); ok && l.hint != "" {
 			return []string{l.hint}
 		}
+		if known := knownHints(c); known != nil {
+			return known
+		}
 	}
-	return []string{"correct the lines named above and publish them again", "see the schema:  millrace schemas get TOPIC-value"}
+	hints := []string{"correct the lines named above and publish them again"}
+	if format == "avro" {
+		hints = append(hints, "see the schema:  millrace schemas get SUBJECT")
+	}
+	return hints
 }
 
 // lineError is what is wrong with a line itself.
