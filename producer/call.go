@@ -1,0 +1,168 @@
+package producer
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/millrace/millrace/event"
+)
+
+// call is one Publish: its events and their ends.
+type call struct {
+	producer *Producer
+	events   []event.Event // the caller's, not changed
+	slots    []slot        // one per event
+	now      time.Time     // the time of events that have none
+	began    time.Time     // set when an observer wants to know
+
+	pending atomic.Int64
+	failed  atomic.Bool
+	done    chan struct{} // closed when pending is 0
+}
+
+// slot is an event of a call. A Publish whose context ends reads it while answers still arrive: err and the record
+// are read only where settled is set.
+type slot struct {
+	item
+	call    *call
+	err     error
+	settled atomic.Bool
+}
+
+func (p *Producer) newCall(ctx context.Context, events []event.Event) *call {
+	c := &call{producer: p, events: events, slots: make([]slot, len(events)), done: make(chan struct{})}
+	c.pending.Store(int64(len(events)))
+	if p.cfg.Observer != nil {
+		c.began = time.Now()
+	}
+	for i := range c.slots {
+		c.slots[i].call = c
+		if c.now.IsZero() && events[i].Time.IsZero() {
+			c.now = event.Now(ctx)
+		}
+	}
+	return c
+}
+
+// answer is the record's promise: the client calls it once.
+func (s *slot) answer(_ *kgo.Record, err error) {
+	s.call.producer.limit.release(s.size)
+	s.settle(err)
+}
+
+// settle is called once.
+func (s *slot) settle(err error) {
+	c := s.call
+	if err != nil {
+		s.err = err
+		c.failed.Store(true)
+	}
+	s.settled.Store(true)
+	if c.pending.Add(-1) == 0 {
+		close(c.done)
+	}
+}
+
+// refuse settles all slots with err.
+func (c *call) refuse(err error) {
+	for i := range c.slots {
+		c.slots[i].record.Topic, c.slots[i].record.Partition = c.events[i].Topic, -1
+		c.slots[i].settle(err)
+	}
+}
+
+// end is the call's result. What has no answer yet is unknown.
+func (c *call) end(ctx context.Context) error {
+	p := c.producer
+	complete := c.pending.Load() == 0
+	if complete && !c.failed.Load() && p.cfg.Observer == nil {
+		return nil
+	}
+	var took time.Duration
+	if p.cfg.Observer != nil {
+		took = time.Since(c.began)
+	}
+	results := make([]Result, len(c.slots))
+	good := 0
+	for i := range c.slots {
+		s, r := &c.slots[i], &results[i]
+		*r = Result{Event: c.events[i], Partition: -1, Offset: -1}
+		if r.Event.Time.IsZero() {
+			r.Event.Time = c.now
+		}
+		if r.Event.Source == "" {
+			r.Event.Source = p.cfg.Source
+		}
+		if s.settled.Load() {
+			r.Topic = s.record.Topic
+			if r.Err = p.judge(&s.item, s.err); r.Err == nil && r.Topic != "" {
+				r.Partition, r.Offset = s.record.Partition, s.record.Offset
+			}
+		} else {
+			r.Topic, r.Err = s.call.topic(i), p.unanswered(ctx)
+		}
+		r.Outcome = outcomeOf(r.Err)
+		if r.Outcome == Acked {
+			good++
+		} else if s.claimed {
+			event.Unclaim(ctx, &r.Event)
+		}
+		if p.cfg.Observer != nil {
+			p.cfg.Observer.Published(r.Topic, r.Outcome, int(s.size), took)
+		}
+	}
+	if good == len(results) {
+		return nil
+	}
+	return &Error{Results: results}
+}
+
+// topic is where event i was sent to. Publish's goroutine set it, and the client leaves it alone.
+func (c *call) topic(i int) string { return c.slots[i].record.Topic }
+
+// asyncItem is an event of PublishAsync.
+type asyncItem struct {
+	item
+	producer *Producer
+	event    event.Event
+	done     func(event.Event, error)
+	began    time.Time // set when an observer wants to know
+}
+
+// answer is the record's promise: the client calls it once.
+func (a *asyncItem) answer(r *kgo.Record, err error) {
+	a.producer.limit.release(a.size)
+	a.end(r.Context, err)
+}
+
+// end judges the item and tells its publisher. ctx carries the attempt that claimed the id.
+func (a *asyncItem) end(ctx context.Context, err error) {
+	p := a.producer
+	defer p.async.Done()
+	err = p.judge(&a.item, err)
+	if err == nil && a.record.Topic != "" {
+		a.event.Partition, a.event.Offset = a.record.Partition, a.record.Offset
+	}
+	if err != nil && a.claimed {
+		event.Unclaim(ctx, &a.event)
+	}
+	if p.cfg.Observer != nil {
+		p.cfg.Observer.Published(a.record.Topic, outcomeOf(err), int(a.size), time.Since(a.began))
+	}
+	if a.done != nil {
+		a.done(a.event, err)
+	}
+}
+
+// refuse ends an event of PublishAsync that never became an item.
+func (p *Producer) refuse(e event.Event, done func(event.Event, error), err error) {
+	if p.cfg.Observer != nil {
+		p.cfg.Observer.Published(e.Topic, Rejected, 0, 0)
+	}
+	if done != nil {
+		done(e, err)
+	}
+}
