@@ -81,7 +81,7 @@ func newTyped(writer Schema, t reflect.Type) (*typed, error) {
 		err = sameTimes(writer, own)
 	}
 	if err != nil {
-		c.unread = fmt.Errorf("%w: %s cannot be read as %s: %w", ErrIncompatible, writer.Name, t, err)
+		c.unread = fmt.Errorf("%w: %s cannot be read as %s: %w; give the new field a default, or read it with a newer type", ErrIncompatible, writer.Name, t, err)
 	}
 	if !same {
 		if c.upgrade, err = avro.Resolve(own.p.avro, writer.p.avro); err != nil {

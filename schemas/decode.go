@@ -120,7 +120,7 @@ func (r *Registry) frameOf(ctx context.Context, e *event.Event) (*entry, []byte,
 		found, err = r.entryByGUID(ctx, f.GUID)
 	}
 	if errors.Is(err, ErrNotFound) {
-		err = fmt.Errorf("%w: %w", ErrPoison, unclassed{err})
+		err = fmt.Errorf("%w: %w; another registry made the id, or the schema was deleted for good", ErrPoison, unclassed{err})
 	}
 	return found, f.Body, err
 }

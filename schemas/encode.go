@@ -139,14 +139,11 @@ func (r *Registry) writer(ctx context.Context, e *event.Event, key genericKey) (
 		}
 		return w, nil
 	}
-	s, latest, err := r.writing(ctx, topic, e, key)
+	s, until, err := r.writing(ctx, topic, e, key)
 	if err != nil {
 		return nil, err
 	}
-	if latest {
-		w.until = time.Now().Add(r.ttl)
-	}
-	w.schema, w.name = s, s.Name
+	w.schema, w.name, w.until = s, s.Name, until
 	if known, ok := r.ids.get(s.ID); ok && topic.Format == Avro() {
 		w.codec, err = known.codec(key.t)
 	} else {
@@ -158,17 +155,17 @@ func (r *Registry) writer(ctx context.Context, e *event.Event, key genericKey) (
 	return w, nil
 }
 
-// writing is the schema that e is written with, and whether it is the latest one, which may change.
-func (r *Registry) writing(ctx context.Context, topic Topic, e *event.Event, key genericKey) (s Schema, latest bool, err error) {
+// writing is the schema that e is written with, and until when that is so: zero for ever.
+func (r *Registry) writing(ctx context.Context, topic Topic, e *event.Event, key genericKey) (s Schema, until time.Time, err error) {
 	if key.id > 0 {
 		s, err := r.ByID(ctx, key.id)
-		return s, false, err
+		return s, until, err
 	}
 	name, text := key.name, key.text
 	if !isGeneric(key.t) {
 		name, text = NameOf(key.t), textOf(key.t)
 	} else if name == "" && topic.Naming != ByTopic {
-		return Schema{}, false, fmt.Errorf("%w: the naming %s needs the event's Type, and generic data says none: set it, or send a Generic",
+		return Schema{}, until, fmt.Errorf("%w: the naming %s needs the event's Type, and generic data says none: set it, or send a Generic",
 			ErrIncompatible, topic.Naming)
 	}
 	subject := topic.Naming.Subject(e.Topic, name)
@@ -177,13 +174,21 @@ func (r *Registry) writing(ctx context.Context, topic Topic, e *event.Event, key
 		if errors.Is(err, ErrNotFound) && text != "" && topic.Create {
 			s, err = r.Register(ctx, subject, text)
 		}
-		return s, true, unregistered(err, name, subject)
+		if errors.Is(err, ErrNotFound) && text == "" && topic.Create {
+			return Schema{}, until, fmt.Errorf("%s has no AvroSchema method, so its schema can be neither registered nor looked up: %w", key.t, err)
+		}
+		if l, ok := r.latest.get(subject); ok {
+			until = l.until
+		} else {
+			until = time.Now().Add(r.ttl)
+		}
+		return s, until, unregistered(err, name, subject)
 	}
 	s, err = r.Lookup(ctx, subject, text)
 	if errors.Is(err, ErrNotFound) && topic.Create {
 		s, err = r.Register(ctx, subject, text)
 	}
-	return s, false, unregistered(err, name, subject)
+	return s, until, unregistered(err, name, subject)
 }
 
 // unregistered says what to type.

@@ -14,6 +14,8 @@ type Named interface{ AvroName() string }
 // Described is a Go type that says its schema: the text it is read by (the reader's schema, so that fields the
 // writer does not know get their defaults) and the text that is looked up in the subject when it is written.
 //
+// The text stands alone: types of other subjects are written out in it.
+//
 // A type that is written by hand may hold the text as a constant, or derive it from its own fields:
 //
 //	var orderSchema = schemas.MustFor[Order]()

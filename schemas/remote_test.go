@@ -197,3 +197,24 @@ func TestConfig(t *testing.T) {
 		})
 	}
 }
+
+// A registry behind https is reached with the certificates that Config.TLS trusts, and with no others.
+func TestRemoteTLS(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewTLSServer(answer(200, `{"schema":"\"long\""}`))
+	t.Cleanup(srv.Close)
+	transport, ok := srv.Client().Transport.(*http.Transport)
+	if !ok {
+		t.Fatal("the test server's client has another transport")
+	}
+	reg, err := schemas.New(schemas.Config{URLs: []string{srv.URL}, TLS: transport.TLSClientConfig})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := reg.ByID(t.Context(), 1); err != nil {
+		t.Error(err)
+	}
+	if _, err := connect(t, srv.URL).ByID(t.Context(), 1); !errors.Is(err, schemas.ErrUnavailable) || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("an unknown certificate: got %v", err)
+	}
+}

@@ -134,7 +134,8 @@ func New(cfg Config) (*Registry, error) {
 }
 
 // Memory returns a Registry whose schemas live in the process: for tests. It behaves as one over HTTP does, its
-// compatibility level is BACKWARD, and it registers what a topic's events need when they are first written.
+// compatibility level is BACKWARD, and it registers what a topic's events need when they are first written. The
+// naming is ByTopic, so a topic takes one event type; [MemoryWith] says otherwise.
 func Memory() *Registry { return MemoryWith(nil) }
 
 // MemoryWith is [Memory] with the topics as they are configured; no entry for "*" means Avro, ByTopic, Create.
