@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -142,6 +143,9 @@ func (a *app) cluster(ctx context.Context) (kafka.Cluster, error) {
 	if err := c.Ping(ctx); err != nil {
 		if ctx.Err() != nil {
 			return c, err
+		}
+		if _, dial := errors.AsType[*net.OpError](err); !dial && (c.TLS != nil || !c.Auth.IsZero()) {
+			return c, hint(err, "see which settings of TLS and login there are:  millrace help connecting")
 		}
 		return c, hint(err, "start a cluster on this machine:  millrace dev", "or name one:  millrace -B host:port … (or set MILLRACE_BROKERS)")
 	}
