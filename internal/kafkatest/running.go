@@ -127,8 +127,12 @@ func Start(ctx context.Context, cfg Config) (*Running, error) {
 		}
 		fmt.Fprintln(cfg.Progress, "a port was taken meanwhile: starting again on others")
 	}
-	if r.unlock != nil {
-		r.unlock()
+	r.unlock()
+	if ctx.Err() != nil {
+		if r.temporary {
+			_ = os.RemoveAll(r.Dir)
+		}
+		return nil, fmt.Errorf("start Kafka: %w", ctx.Err())
 	}
 	return nil, fmt.Errorf("start Kafka: %w (logs in %s)", err, filepath.Join(r.Dir, "logs"))
 }

@@ -27,6 +27,8 @@ func main() {
 	stop()
 	switch {
 	case errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintln(os.Stderr, "\nstopped before it served")
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "kafka:", err)
 		os.Exit(1)
