@@ -105,7 +105,7 @@ func sketch(s *state) string {
 	var parts []string
 	for _, subject := range sortedKeys(s.subjects) {
 		for _, v := range s.versions(subject, true) {
-			text := subject + "/" + string(rune('0'+v.number)) + "=" + string(rune('0'+v.content.id)) + " " + strings.Trim(v.content.text, `"`)
+			text := subject + "/" + string(rune('0'+v.number)) + "=" + string('0'+v.content.id) + " " + strings.Trim(v.content.text, `"`)
 			if v.deleted {
 				text += " -"
 			}

@@ -86,6 +86,7 @@ type Registry struct {
 	moved chan struct{} // closed when next moves, then replaced
 	log   Log           // nil until Run has opened the store
 	ready bool          // the log has been read to where its end was when Run began
+	swept bool          // what crashed writers have left is put right
 }
 
 // New returns a registry that keeps its records in store. It answers 503 until Run has read them.
@@ -156,7 +157,7 @@ func (r *Registry) Run(ctx context.Context) error {
 func (r *Registry) start(log Log) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.state, r.next, r.log, r.ready = newState(), 0, log, false
+	r.state, r.next, r.log, r.ready, r.swept = newState(), 0, log, false, false
 }
 
 func (r *Registry) stop() {

@@ -31,7 +31,10 @@ func (w *writer) catchUp(ctx context.Context) error {
 			return err
 		}
 	}
-	return w.repair(ctx)
+	if err := w.repair(ctx); err != nil {
+		return err
+	}
+	return w.sweep(ctx)
 }
 
 // append writes a record and waits until it is in the state.
@@ -76,24 +79,19 @@ func (w *writer) repair(ctx context.Context) error {
 	type fix struct {
 		key   key
 		raw   string
-		value []byte // nil: nothing counts
+		value []byte
 	}
 	var fixes []fix
 	w.view(func(s *state) {
 		for k, raw := range s.refused {
-			f := fix{key: k, raw: raw}
 			if v := s.subjects[k.subject][k.version]; v != nil {
-				f.value = v.value().bytes()
+				fixes = append(fixes, fix{k, raw, v.value().bytes()})
 			}
-			fixes = append(fixes, f)
 		}
 	})
 	for _, f := range fixes {
-		var err error
-		if f.value != nil {
-			err = w.put(ctx, f.key, f.value)
-		}
-		if err == nil && (f.value == nil || f.raw != string(f.key.bytes())) {
+		err := w.put(ctx, f.key, f.value)
+		if err == nil && f.raw != string(f.key.bytes()) {
 			err = w.append(ctx, []byte(f.raw), nil)
 		}
 		if err != nil {
@@ -103,6 +101,56 @@ func (w *writer) repair(ctx context.Context) error {
 	}
 	return nil
 }
+
+// sweep overwrites refused records where nothing counts: a writer that was refused and did not live to choose again has
+// left them. It takes their place with a soft-deleted version and not with a tombstone: when another process writes the
+// same key at this moment, the one that comes first stays and the other is refused, while a tombstone would delete what
+// the other has answered for. It is done once, after Run has begun: who was refused a moment ago is still at it.
+func (w *writer) sweep(ctx context.Context) error {
+	w.mu.RLock()
+	swept := w.swept
+	w.mu.RUnlock()
+	if swept {
+		return nil
+	}
+	for range maxRefused {
+		var k key
+		var raw string
+		var v *version
+		var err error
+		w.view(func(s *state) {
+			for k, raw = range s.refused {
+				if s.subjects[k.subject][k.version] == nil {
+					if v, err = s.draft(k.subject, &content{typ: typeAvro, text: `"null"`}); err == nil {
+						v.number, v.deleted = k.version, true
+					}
+					return
+				}
+			}
+		})
+		if err != nil {
+			return err
+		}
+		if v == nil {
+			break
+		}
+		err = w.put(ctx, k, v.value().bytes())
+		if err == nil && raw != string(k.bytes()) {
+			err = w.append(ctx, []byte(raw), nil)
+		}
+		if err != nil {
+			return fmt.Errorf("put subject %q version %d right: %w", clip(k.subject), k.version, err)
+		}
+		w.cfg.Log.Warn("log of the registry put right", zap.String("subject", k.subject), zap.Int("version", k.version))
+	}
+	w.mu.Lock()
+	w.swept = true
+	w.mu.Unlock()
+	return nil
+}
+
+// maxRefused bounds a sweep; what is left is swept after the next start.
+const maxRefused = 1_000
 
 // maxAttempts bounds how often a writer chooses anew because another process was faster.
 const maxAttempts = 8
