@@ -30,6 +30,11 @@ func Run(ctx context.Context, c kafka.Cluster, dec Decoder, m *Mux, cfg Config) 
 	if err != nil {
 		return fmt.Errorf("consume as %s: %w", cfg.Group, err)
 	}
+	if cfg.CreateTopics {
+		if err := digGraves(ctx, c, cfg); err != nil {
+			return err
+		}
+	}
 	client, err := c.Client()
 	if err != nil {
 		return err
