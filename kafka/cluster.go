@@ -205,6 +205,11 @@ func version() string {
 			v = dep.Version
 		}
 	}
+	return clean(v)
+}
+
+// clean makes a module's version one that brokers take.
+func clean(v string) string {
 	v = strings.Trim(strings.Map(func(r rune) rune {
 		if r == '.' || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' {
 			return r

@@ -139,6 +139,7 @@ func TestClientConnectsWithEverySetting(t *testing.T) {
 func TestExplain(t *testing.T) {
 	t.Parallel()
 	c := kafka.Cluster{Auth: kafka.SCRAM512("shipping", password)}
+	server, _ := certificate(t, "127.0.0.1")
 	tests := []struct {
 		name      string
 		c         kafka.Cluster
@@ -179,6 +180,22 @@ func TestExplain(t *testing.T) {
 			[]string{"topic orders"},
 			kafka.PermissionError{Principal: "User:ANONYMOUS", Operation: "Read", Resource: "topic orders"},
 			"User:ANONYMOUS has no Read permission",
+		},
+		{
+			"a certificate",
+			kafka.Cluster{TLS: server},
+			kerr.TopicAuthorizationFailed, "Read",
+			[]string{"topic orders"},
+			kafka.PermissionError{Principal: "User:CN=orders", Operation: "Read", Resource: "topic orders"},
+			"--allow-principal User:CN=orders",
+		},
+		{
+			"a token",
+			kafka.Cluster{Auth: kafka.OAuth(token)},
+			kerr.TopicAuthorizationFailed, "Read",
+			[]string{"topic orders"},
+			kafka.PermissionError{Principal: "User:TOKEN-SUBJECT", Operation: "Read", Resource: "topic orders"},
+			"User:TOKEN-SUBJECT has no Read permission",
 		},
 		{"another error", c, kerr.UnknownTopicOrPartition, "Read", nil, kafka.PermissionError{}, kerr.UnknownTopicOrPartition.Error()},
 		{"an end of ours", c, context.Canceled, "Read", nil, kafka.PermissionError{}, "context canceled"},

@@ -119,23 +119,13 @@ func (c Cluster) principal() string {
 	case c.Auth.user != "":
 		return "User:" + c.Auth.user
 	case !c.Auth.IsZero():
-		return "the token's principal"
-	case c.TLS != nil && len(c.TLS.Certificates) > 0:
-		if leaf, err := leaf(c.TLS.Certificates[0]); err == nil {
+		return "User:TOKEN-SUBJECT" // only the broker reads the token
+	case c.TLS != nil && len(c.TLS.Certificates) > 0 && len(c.TLS.Certificates[0].Certificate) > 0:
+		if leaf, err := x509.ParseCertificate(c.TLS.Certificates[0].Certificate[0]); err == nil {
 			return "User:" + leaf.Subject.String()
 		}
 	}
 	return "User:ANONYMOUS"
-}
-
-func leaf(cert tls.Certificate) (*x509.Certificate, error) {
-	if cert.Leaf != nil || len(cert.Certificate) == 0 {
-		if cert.Leaf == nil {
-			return nil, errors.New("an empty certificate")
-		}
-		return cert.Leaf, nil
-	}
-	return x509.ParseCertificate(cert.Certificate[0])
 }
 
 // hint says what an error of connecting or logging in means, or nothing where we know no better than the error.

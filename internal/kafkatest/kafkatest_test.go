@@ -2,7 +2,6 @@ package kafkatest_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"os"
 	"regexp"
@@ -58,26 +57,34 @@ func TestWithoutMavenAndJars(t *testing.T) {
 	}
 }
 
-// A broker that cannot start is told with the end of its log, at once.
+// A port that is taken between asking for a free one and using it costs a second start, and a broker that cannot
+// start at all is told with the end of its log, at once.
 func TestStartTellsWhyABrokerEnded(t *testing.T) {
-	bin := t.TempDir()
-	// A java that formats, and then says what it is that keeps the broker from starting.
-	script := "#!/bin/sh\ncase \"$*\" in *StorageTool*) touch \"$(sed -n 's/^log.dirs=//p' \"$(echo \"$*\" | sed 's/.*-c \\([^ ]*\\).*/\\1/')\")/bootstrap.checkpoint\" ;; *) echo 'no such setting: x'; exit 1 ;; esac\n"
+	bin, cache := t.TempDir(), t.TempDir()
+	// A java that formats; as a broker it finds its port taken the first time, and then does not like its settings.
+	script := `#!/bin/sh
+config=$(echo "$*" | sed 's/.*[ ]\([^ ]*server.properties\).*/\1/')
+data=$(sed -n 's/^log.dirs=//p' "$config")
+case "$*" in *StorageTool*) touch "$data/bootstrap.checkpoint"; exit 0 ;; esac
+mkdir "$data/taken" 2>/dev/null && { echo "BindException: Address already in use"; exit 1; }
+echo "no such setting: x"; exit 1
+`
 	if err := os.WriteFile(bin+"/java", []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	cache := t.TempDir()
 	if err := os.MkdirAll(cache+"/millrace/kafka-9.9.9", 0o700); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 	t.Setenv("XDG_CACHE_HOME", cache)
 	var progress bytes.Buffer
-	_, err := kafkatest.Start(context.Background(), kafkatest.Config{Version: "9.9.9", Dir: t.TempDir(), Secured: true, Progress: &progress})
+	_, err := kafkatest.Start(t.Context(), kafkatest.Config{Version: "9.9.9", Dir: t.TempDir(), Secured: true, Progress: &progress})
 	if err == nil || !strings.Contains(err.Error(), "no such setting: x") || !strings.Contains(err.Error(), "logs in ") {
 		t.Errorf("got %v", err)
 	}
-	if !strings.Contains(progress.String(), "formatting its storage\nstarting 3 broker(s)") {
-		t.Errorf("progress %q", progress.String())
+	for _, want := range []string{"formatting its storage\nstarting 3 broker(s)", "a port was taken meanwhile: starting again on others\nstarting 3 broker(s)"} {
+		if !strings.Contains(progress.String(), want) {
+			t.Errorf("%q is not in what it said:\n%s", want, progress.String())
+		}
 	}
 }
