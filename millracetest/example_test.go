@@ -21,6 +21,7 @@ func (s *Shipping) OrderPlaced(ctx context.Context, e event.Of[shop.OrderPlaced]
 // The test of a handler, without a broker.
 func Example() {
 	testShipping := func(t *testing.T) {
+		t.Helper()
 		pub := &millracetest.Publisher{}
 		mux := consumer.NewMux()
 		consumer.On(mux, (&Shipping{Events: pub}).OrderPlaced)

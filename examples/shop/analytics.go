@@ -28,7 +28,11 @@ import (
 //
 // One process at a time: a second member of the group would hold a table of its own.
 func Analytics(ctx context.Context, s *service.Service) error {
-	revenue := NewRevenue()
+	return Analyse(ctx, s, NewRevenue())
+}
+
+// Analyse is [Analytics] with a table of the caller's.
+func Analyse(ctx context.Context, s *service.Service, revenue *Revenue) error {
 	if err := rebuild(ctx, s, revenue); err != nil {
 		return fmt.Errorf("rebuild the table from %s: %w", Orders, err)
 	}
