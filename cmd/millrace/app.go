@@ -80,6 +80,7 @@ func (a *app) root() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = false
 	a.flags(root.PersistentFlags())
 	root.AddGroup(
+		&cobra.Group{ID: "run", Title: "Run:"},
 		&cobra.Group{ID: "look", Title: "Look and publish:"},
 		&cobra.Group{ID: "code", Title: "Topics and schemas as code:"},
 	)
@@ -87,12 +88,16 @@ func (a *app) root() *cobra.Command {
 		group string
 		cmd   *cobra.Command
 	}{
+		{"run", a.devCommand()},
+		{"run", a.serveCommand()},
 		{"look", a.tailCommand()},
 		{"look", a.produceCommand()},
 		{"look", a.groupsCommand()},
 		{"code", a.topicsCommand()},
 		{"code", a.schemasCommand()},
 		{"", a.versionCommand()},
+		{"", a.brokerCommand()},
+		{"", a.shopCommand()},
 		{"", connectingTopic()},
 	} {
 		c.cmd.GroupID = c.group
