@@ -49,11 +49,11 @@ func resolve(ctx context.Context, c kafka.Cluster, cfg Config) ([]*part, error) 
 
 	details, err := adm.ListTopicsWithInternal(ctx, cfg.Topics...)
 	if err != nil {
-		return nil, fmt.Errorf("look up topics: %w", c.Explain(err, "Describe", topicResources(cfg.Topics)...))
+		return nil, fmt.Errorf("look up topics: %w", c.Explain(err, "Read", topicResources(cfg.Topics)...))
 	}
 	for _, t := range cfg.Topics {
 		if err := topicError(details, t, cfg.Partitions); err != nil {
-			return nil, c.Explain(err, "Describe", "topic "+t)
+			return nil, c.Explain(err, "Read", "topic "+t)
 		}
 	}
 	list := adm.ListCommittedOffsets
@@ -116,7 +116,7 @@ func listed(ctx context.Context, c kafka.Cluster, what string, list lister, topi
 		err = l.Error()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look up %s offsets: %w", what, c.Explain(err, "Describe", topicResources(topics)...))
+		return nil, fmt.Errorf("look up %s offsets: %w", what, c.Explain(err, "Read", topicResources(topics)...))
 	}
 	return l, nil
 }
