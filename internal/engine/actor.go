@@ -49,8 +49,8 @@ type actor struct {
 	paused  bool
 	records int64 // held: queued or in work
 	bytes   int64
-	next    int64     // offset of the next record to come
-	suspect time.Time // since when it is thought to be hungry
+	next    int64 // offset of the next record to come
+	rewound bool  // the next record was here before: it must be the one at next
 
 	end    atomic.Int64 // of the log, as the last fetch saw it; -1 before
 	oldest atomic.Int64 // timestamp in ms of the first record in work, 0 when there is none
@@ -92,8 +92,7 @@ func (a *actor) put(records []*kgo.Record, bytes int64) bool {
 	a.queue = append(a.queue, records)
 	a.records += int64(len(records))
 	a.bytes += bytes
-	a.next = records[len(records)-1].Offset + 1
-	a.suspect = time.Time{}
+	a.next, a.rewound = records[len(records)-1].Offset+1, false
 	a.signal()
 	return true
 }
@@ -392,44 +391,66 @@ func (a *actor) release(records, bytes int64) {
 	a.mu.Lock()
 	a.records -= records
 	a.bytes -= bytes
-	resume := a.paused && a.m.gate.share(a.records, a.bytes) < resumeAt*a.m.fair()
-	if resume {
-		a.paused = false
+	if a.paused && a.m.gate.share(a.records, a.bytes) < resumeAt*a.m.fair() {
+		a.setPaused(false)
 	}
 	a.mu.Unlock()
 	a.m.gate.release(records, bytes)
 	a.m.resolved(records)
-	if resume {
-		a.m.feed.Pause(a.id, false)
-	}
 }
 
 // pause stops polling the partition when it holds at least share of the gate.
 func (a *actor) pause(share float64) {
 	a.mu.Lock()
-	pause := !a.closed && !a.paused && a.m.gate.share(a.records, a.bytes) >= share
-	if pause {
-		a.paused = true
-	}
-	a.mu.Unlock()
-	if pause {
-		a.m.feed.Pause(a.id, true)
+	defer a.mu.Unlock()
+	if !a.closed && !a.paused && a.m.gate.share(a.records, a.bytes) >= share {
+		a.setPaused(true)
 	}
 }
 
-// hungry reports whether the partition has nothing to do though its log seems to have more. One that gets nothing
-// for a while although others are held back for its sake is quiet, until it gets a record.
-func (a *actor) hungry(now time.Time) bool {
+// setPaused tells the feed under the lock: were the two told in another order than they were decided, the
+// partition would stay paused for good.
+func (a *actor) setPaused(paused bool) {
+	a.paused = paused
+	a.m.feed.Pause(a.id, paused)
+}
+
+// giveBack drops queued records, the last first, until the partition holds no more than share of the gate, and
+// has the feed bring them again later. It reports whether there were any.
+func (a *actor) giveBack(share float64) bool {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	end := a.end.Load()
-	if a.records > 0 || a.closed || end >= 0 && end <= a.next {
+	var records, bytes int64
+	from := int64(-1)
+	for n := len(a.queue); n > 0 && !a.closed && a.m.gate.share(a.records-records, a.bytes-bytes) > share; n = len(a.queue) {
+		chunk := a.queue[n-1]
+		r := chunk[len(chunk)-1]
+		records, bytes, from = records+1, bytes+size(r), r.Offset
+		if a.queue[n-1] = chunk[:len(chunk)-1]; len(chunk) == 1 {
+			a.queue = a.queue[:n-1]
+		}
+	}
+	if from >= 0 {
+		a.records -= records
+		a.bytes -= bytes
+		a.next, a.rewound = from, true
+		a.setPaused(true)
+	}
+	a.mu.Unlock()
+	if from < 0 {
 		return false
 	}
-	if a.suspect.IsZero() {
-		a.suspect = now
+	a.m.gate.release(records, bytes)
+	if err := a.m.feed.Seek(a.id, from); err != nil {
+		a.m.fail(fmt.Errorf("go back to offset %d of %s: %w", from, a.id, err)) // else these records would be skipped
 	}
-	return now.Sub(a.suspect) < quietAfter
+	return true
+}
+
+// hungry reports whether the partition has nothing to do though its log is known to have more.
+func (a *actor) hungry() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.records == 0 && !a.closed && a.end.Load() > a.next
 }
 
 // lag is how many offsets the position is behind the end of the log, and how old the first record in work is.

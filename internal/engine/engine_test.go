@@ -122,10 +122,12 @@ func TestRetryHoldsThePartitionAndCounts(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := []call{
-			{0, 0, 1, false}, {0, 1, 1, false},
+			{0, 0, 1, false},
+			{0, 1, 1, false},
 			{2 * time.Second, 1, 2, true}, // a retry counts
 			{5 * time.Second, 1, 2, true}, // a pause does not
-			{5 * time.Second, 2, 1, false}, {5 * time.Second, 3, 1, false},
+			{5 * time.Second, 2, 1, false},
+			{5 * time.Second, 3, 1, false},
 		}
 		if !slices.Equal(calls, want) {
 			t.Errorf("got %+v, want %+v", calls, want)

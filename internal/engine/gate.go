@@ -45,15 +45,16 @@ func (g *gate) share(records, bytes int64) float64 {
 	return max(float64(records)/float64(g.maxRecords), float64(bytes)/float64(g.maxBytes))
 }
 
-// room waits until a poll is allowed and returns for how many records: never 0, which a poll takes for no limit.
-// It is 0 when ctx ends first. partitions is how many share the gate.
+// room waits until a poll is allowed and returns for how many records: never 0, which a poll takes for no limit. It
+// is 0 when ctx has ended or the gate stayed shut for shutAfter. partitions is how many share the gate.
 //
 // A poll may bring at most a quarter of a partition's fair share, so that one which is not worked off can't fill
-// the gate before it is noticed; and it waits for some room, because polling for one record at a time is slow. A record's size
-// is not known before it is polled: the mean of those in the gate stands for it.
+// the gate before it is noticed; and it waits for some room, because polling for one record at a time is slow. A
+// record's size is not known before it is polled: the mean of those in the gate stands for it.
 func (g *gate) room(ctx context.Context, partitions int) int {
 	quantum := max(g.maxRecords/int64(4*max(partitions, 1)), min(g.maxRecords, minPoll))
 	least := max(1, min(minPoll, g.maxRecords/int64(4*max(partitions, 1))))
+	var shut *time.Timer
 	for ctx.Err() == nil {
 		g.waiting.Store(true)
 		records, bytes := g.records.Load(), g.bytes.Load()
@@ -65,8 +66,14 @@ func (g *gate) room(ctx context.Context, partitions int) int {
 			g.waiting.Store(false)
 			return int(min(max(free, 1), quantum))
 		}
+		if shut == nil {
+			shut = time.NewTimer(shutAfter)
+			defer shut.Stop()
+		}
 		select {
 		case <-g.freed:
+		case <-shut.C:
+			return 0
 		case <-ctx.Done():
 		}
 	}
@@ -74,12 +81,11 @@ func (g *gate) room(ctx context.Context, partitions int) int {
 }
 
 const (
-	minPoll    = 256         // records
-	overhead   = 200         // bytes of a record beside what it carries
-	loadedFrom = 0.5         // of the gate: below, nobody is paused for others
-	hogsFrom   = 0.6         // of the gate, in one partition's hands: the rest is kept for others
-	resumeAt   = 0.8         // of a fair share
-	quietAfter = time.Second // for a partition that gets nothing
+	minPoll    = 256 // records
+	overhead   = 200 // bytes of a record beside what it carries
+	loadedFrom = 0.5 // of the gate: below, nobody is held back
+	resumeAt   = 0.5 // of a fair share
+	shutAfter  = 200 * time.Millisecond
 )
 
 // size is what a record counts in the gate, in bytes.

@@ -24,7 +24,8 @@ const (
 	unknownTimeout = 3 * time.Second  // a topic may be so young that not every broker knows it
 	listTimeout    = 10 * time.Second // of the offsets that partitions start at
 	leaveTimeout   = 10 * time.Second
-	fetchSize      = 16 << 20 // of one fetch from one broker, in bytes
+	fetchSize      = 16 << 20               // of one fetch from one broker, in bytes
+	fetchWait      = 500 * time.Millisecond // for a first record: a resumed partition waits as long for its turn
 )
 
 // GroupConfig is a member of a consumer group.
@@ -139,7 +140,7 @@ func (g *Group) find(ctx context.Context, admin *kadm.Client) (map[string][16]by
 	for {
 		meta, err := admin.Metadata(ctx, g.cfg.Topics...)
 		if err != nil {
-			return nil, fmt.Errorf("look up topics: %w", g.explain(err, "Describe"))
+			return nil, fmt.Errorf("look up topics: %w", g.explain(err, "Read", g.cfg.Topics...))
 		}
 		ids := make(map[string][16]byte, len(g.cfg.Topics))
 		for _, t := range g.cfg.Topics {
@@ -148,7 +149,7 @@ func (g *Group) find(ctx context.Context, admin *kadm.Client) (map[string][16]by
 			case errors.Is(d.Err, kerr.UnknownTopicOrPartition) || !meta.Topics.Has(t) && d.Err == nil:
 				err = fmt.Errorf("topic %s does not exist: run millrace topics apply: %w", t, kerr.UnknownTopicOrPartition)
 			case d.Err != nil:
-				return nil, fmt.Errorf("look up topic %s: %w", t, g.explain(d.Err, "Describe", t))
+				return nil, fmt.Errorf("look up topic %s: %w", t, g.explain(d.Err, "Read", t))
 			}
 			ids[t] = d.ID
 		}
@@ -187,6 +188,7 @@ func (g *Group) options(o Owner) []kgo.Opt {
 		kgo.ConsumeTopics(g.cfg.Topics...),
 		kgo.FetchIsolationLevel(level),
 		kgo.FetchMaxBytes(fetchSize),
+		kgo.FetchMaxWait(fetchWait),
 		// Never skip: where the log was cut and nobody can say where, everything is read again.
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),

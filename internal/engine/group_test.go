@@ -376,3 +376,31 @@ func TestStart(t *testing.T) {
 		})
 	}
 }
+
+// A partition that stands still gives back what is over its share of the gate; the client fetches it again, from
+// the very record where it was cut, and the other partitions go on meanwhile.
+func TestAGroupGoesBackForWhatItGaveBack(t *testing.T) {
+	t.Parallel()
+	c, client := broker(t)
+	log := produce(t, client, 400)
+	j := &journal{}
+	stuck := make(chan struct{})
+	h := handler{j: j, member: "a", f: func(_ context.Context, b engine.Batch, _ int) verdict.Verdict {
+		if b.ID.Partition == 0 {
+			<-stuck
+		}
+		return verdict.Verdict{}
+	}}
+	m := run(t, c, j, "a", h, engine.Config{InFlight: 300, Batch: 10}, engine.GroupConfig{})
+	until(t, "the other partitions are done", func() bool { return j.count("handled") >= len(log)*3/4 })
+	close(stuck)
+	until(t, "all are done", func() bool { return j.count("handled") >= len(log) })
+	m.stop(t)
+	j.mustBeClean(t, log)
+	if n := j.count("handled"); n != len(log) {
+		t.Errorf("handled %d records, want each of %d once", n, len(log))
+	}
+	if seen := m.witness.seen(); len(seen) > 0 {
+		t.Errorf("problems: %v", seen)
+	}
+}

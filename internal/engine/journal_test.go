@@ -267,12 +267,6 @@ func (s *scripted) Pause(id cursor.ID, paused bool) {
 	s.pause[id] = paused
 }
 
-func (s *scripted) paused(id cursor.ID) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.pause[id]
-}
-
 // push delivers records of one partition.
 func (s *scripted) push(rs ...*kgo.Record) {
 	s.polls <- kgo.Fetches{{Topics: []kgo.FetchTopic{{Topic: rs[0].Topic, Partitions: []kgo.FetchPartition{{

@@ -205,7 +205,10 @@ func (m *member) remove(a *actor) {
 func (m *member) poll(ctx context.Context) {
 	for {
 		limit := m.gate.room(ctx, int(m.partitions.Load()))
-		if limit == 0 {
+		if limit == 0 && ctx.Err() == nil {
+			m.unblock()
+			continue
+		} else if limit == 0 {
 			return
 		}
 		fetches := m.feed.Poll(ctx, limit)
@@ -239,6 +242,10 @@ func (m *member) deliver(fetches kgo.Fetches) (fatal error) {
 			a.end.Store(end)
 		}
 		if len(p.Records) == 0 {
+			return
+		}
+		if first := p.Records[0].Offset; a.rewound && first > a.next && fatal == nil {
+			fatal = fmt.Errorf("read %s: went back to offset %d and got %d: ending, so that nothing is skipped", a.id, a.next, first)
 			return
 		}
 		m.checkGap(a, p)
@@ -298,23 +305,32 @@ func (m *member) fetchError(a *actor, p kgo.FetchTopicPartition) error {
 	return nil
 }
 
-// balance pauses partitions that would leave no room for others: all that hold more than their fair share of a
-// gate that fills up while another has nothing to do, and one that has most of the gate to itself.
+// balance pauses partitions that hold more than their fair share of a gate that fills up, while another that has
+// more in its log has nothing to do.
 //
-// Where all have something to do, not polling is enough, and better: a paused partition throws away what the
-// client has fetched of it, and fetches it again.
+// Where all have something to do, not polling is enough, and better: of a paused partition the client throws away
+// what it has fetched, and its next fetch waits for the others.
 func (m *member) balance() {
 	if m.partitions.Load() < 2 || m.gate.load() < loadedFrom {
 		return
 	}
-	now := time.Now()
-	share := hogsFrom
 	actors := m.all()
-	if slices.ContainsFunc(actors, func(a *actor) bool { return a.hungry(now) }) {
-		share = min(share, m.fair())
+	if slices.ContainsFunc(actors, (*actor).hungry) {
+		for _, a := range actors {
+			a.pause(m.fair())
+		}
 	}
-	for _, a := range actors {
-		a.pause(share)
+}
+
+// unblock makes room in a gate that is shut because some partitions stand still: those that hold more than their
+// fair share give the rest back, to be fetched again when they move. Otherwise nothing would be polled, and nobody
+// would know whether the others have more.
+func (m *member) unblock() {
+	if m.partitions.Load() < 2 {
+		return
+	}
+	for _, a := range m.all() {
+		a.giveBack(m.fair())
 	}
 }
 
