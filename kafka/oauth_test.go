@@ -88,7 +88,10 @@ func answer(conn net.Conn, logins chan<- []byte) bool {
 		req := kmsg.NewPtrSASLAuthenticateRequest()
 		client := int(binary.BigEndian.Uint16(raw[8:]))
 		if req.ReadFrom(raw[10+client:]) == nil {
-			logins <- bytes.Clone(req.SASLAuthBytes)
+			select {
+			case logins <- bytes.Clone(req.SASLAuthBytes):
+			default: // a second try
+			}
 		}
 		return false
 	default:

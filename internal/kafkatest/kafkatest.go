@@ -91,6 +91,9 @@ func Secured(tb testing.TB) *Cluster {
 // Boot is a cluster of its own for this test, as cfg says, ended with it.
 func Boot(tb testing.TB, cfg Config) *Cluster {
 	tb.Helper()
+	if cfg.Progress == nil {
+		cfg.Progress = tb.Output()
+	}
 	r, err := Start(tb.Context(), cfg)
 	require(tb, err)
 	tb.Cleanup(func() {
