@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -164,7 +165,11 @@ func Describe(ctx context.Context, c kafka.Cluster, ids ...string) ([]Group, err
 	}
 	defer client.Close()
 	adm := kadm.NewClient(client)
-	gs, err := members(ctx, c, client, ids)
+	var gs map[string]described
+	err = coordinated(ctx, func() error {
+		gs, err = members(ctx, c, client, ids)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -199,6 +204,23 @@ func Describe(ctx context.Context, c kafka.Cluster, ids ...string) ([]Group, err
 		out[i].Partitions = partitions(gs[id], commits[id], log)
 	}
 	return out, nil
+}
+
+// coordinated tries again while a coordinator is on its way: on a new cluster the first question about groups makes
+// it, which takes a second or two.
+func coordinated(ctx context.Context, ask func() error) error {
+	const most, pause = 5 * time.Second, 200 * time.Millisecond
+	for began := time.Now(); ; {
+		err := ask()
+		if !errors.Is(err, kerr.CoordinatorNotAvailable) && !errors.Is(err, kerr.CoordinatorLoadInProgress) || time.Since(began) > most {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
 }
 
 // described is a group and the topics that its members have or want.

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace/millrace/cursor"
 	"github.com/millrace/millrace/groups"
@@ -138,6 +141,34 @@ func TestCommitsOfMillraceAreRecognised(t *testing.T) {
 	}
 	if p := describe(t, c, "damaged").Partitions[0]; p.Commit.Cursor != nil || !p.Commit.Damaged {
 		t.Errorf("damaged: got %+v", p.Commit)
+	}
+}
+
+// The first question about groups finds a new cluster without a coordinator.
+func TestANewClusterMakesItsCoordinator(t *testing.T) {
+	t.Parallel()
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(fake.Close)
+	var asked atomic.Int32
+	fake.ControlKey(int16(kmsg.DescribeGroups), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		fake.KeepControl()
+		if asked.Add(1) > 3 {
+			return nil, nil, false
+		}
+		resp, _ := req.ResponseKind().(*kmsg.DescribeGroupsResponse)
+		ask, _ := req.(*kmsg.DescribeGroupsRequest)
+		for _, id := range ask.Groups {
+			g := kmsg.NewDescribeGroupsResponseGroup()
+			g.Group, g.ErrorCode = id, kerr.CoordinatorNotAvailable.Code
+			resp.Groups = append(resp.Groups, g)
+		}
+		return resp, nil, true
+	})
+	if _, err := groups.Describe(t.Context(), kafka.Cluster{Seeds: fake.ListenAddrs()}, "nobody"); !errors.Is(err, groups.ErrNotFound) {
+		t.Errorf("got %v after %d questions", err, asked.Load())
 	}
 }
 

@@ -38,7 +38,7 @@ func (e coded) Unwrap() error { return e.error }
 func usage(err error) error   { return coded{err, codeUsage} }
 func refused(err error) error { return coded{err, codeRefused} }
 
-// pending is the exit code 3 without a word: what is pending was printed as data.
+// errPending is the exit code 3 without a word: what is pending was printed as data.
 var errPending = coded{errors.New("changes are pending"), codePending}
 
 // hinted is an error with what to type next.
@@ -68,7 +68,7 @@ func exitCode(err error) int {
 
 // report prints an error and what to type next.
 func (a *app) report(cmd *cobra.Command, err error) {
-	if errors.Is(err, errPending) {
+	if errors.Is(err, errPending) || errors.Is(err, errSaid) {
 		return
 	}
 	a.say("%s: %s", cmd.CommandPath(), err)
