@@ -58,7 +58,7 @@ func Plan(want, have []Spec) []Change {
 }
 
 func refuse(w Spec, why string) Change {
-	return Change{Topic: w.Name, What: "spec", Have: w.place(), Want: "a valid spec", Refused: why}
+	return Change{Topic: w.Name, What: Invalid, Have: w.place(), Want: "a valid spec", Refused: why}
 }
 
 func unmanaged(managed map[string]Spec, have []Spec) []Change {

@@ -82,6 +82,7 @@ const (
 	Partitions = "partitions"
 	Replicas   = "replicas"
 	Unmanaged  = "unmanaged" // the cluster has the topic and no file describes it: information, Apply ignores it
+	Invalid    = "spec"      // what is wanted cannot be: Refused says why
 )
 
 // NotSet stands in Have and Want for a configuration that the topic leaves to the broker.
