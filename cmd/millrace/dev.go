@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -232,9 +233,9 @@ func (d *dev) stage(ctx context.Context, name string, loop func(ctx context.Cont
 
 // stop ends the stages, the last one first.
 func (d *dev) stop() {
-	for i := len(d.stages) - 1; i >= 0; i-- {
-		d.stages[i].stop()
-		<-d.stages[i].ended
+	for _, s := range slices.Backward(d.stages) {
+		s.stop()
+		<-s.ended
 	}
 }
 

@@ -43,7 +43,7 @@ func (d *dev) startRegistry(ctx context.Context) error {
 // declareHere brings what the current directory declares to the broker and the registry. A fault in a file is shown and
 // does not end millrace dev: the file is corrected and applied while it runs.
 func (d *dev) declareHere(ctx context.Context) error {
-	here := os.DirFS(d.app.path("."))
+	here := os.DirFS(d.path("."))
 	if info, err := fs.Stat(here, "topics"); err != nil || !info.IsDir() {
 		return nil //nolint:nilerr // nothing is declared here
 	}

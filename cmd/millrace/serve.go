@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,12 +32,13 @@ type serveFlags struct {
 
 func (a *app) serveCommand() *cobra.Command {
 	var f serveFlags
-	long := "Run a role of Millrace against a cluster, until it is told to stop. Each has /healthz and /readyz.\n\nRoles:\n"
+	var long strings.Builder
+	long.WriteString("Run a role of Millrace against a cluster, until it is told to stop. Each has /healthz and /readyz.\n\nRoles:\n")
 	for _, r := range roles {
-		long += fmt.Sprintf("  %-10s %s\n", r.name, r.what)
+		fmt.Fprintf(&long, "  %-10s %s\n", r.name, r.what)
 	}
 	cmd := &cobra.Command{
-		Use: "serve ROLE", Short: "Run a role: registry", Long: long,
+		Use: "serve ROLE", Short: "Run a role: registry", Long: long.String(),
 		Example: "  millrace serve registry -B kafka-1:9092\n  millrace serve registry --listen 0.0.0.0:8081 --create-topics",
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.serve(cmd.Context(), args, f) },
 	}
@@ -112,7 +114,7 @@ func again(ctx context.Context, log *zap.Logger, up <-chan struct{}, loop func(c
 		began := time.Now()
 		err := loop(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // told to stop
 		}
 		select {
 		case <-up:
