@@ -147,7 +147,7 @@ type failure struct {
 	outcome, kind, cause error
 }
 
-// Error is the cause, with the kind in front where the cause does not speak for itself.
+// Error is the cause: it says what happened, and what to do.
 func (f *failure) Error() string { return f.cause.Error() }
 
 // Unwrap gives all three to errors.Is and errors.As.
@@ -169,6 +169,12 @@ var refusals = []error{
 	kerr.InvalidRecord, kerr.InvalidTimestamp, kerr.PolicyViolation, kerr.UnsupportedCompressionType,
 	kerr.UnsupportedForMessageFormat, kerr.InvalidRequiredAcks,
 	kafka.ErrReadOnly, // refused on our side
+}
+
+// denials are answers about who we are and what we may.
+var denials = []error{
+	kerr.TopicAuthorizationFailed, kerr.ClusterAuthorizationFailed, kerr.TransactionalIDAuthorizationFailed,
+	kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.IllegalSaslState,
 }
 
 // judge turns what became of an item into its error: nil, or one that wraps ErrRejected or ErrUnknown.
@@ -209,25 +215,25 @@ func (p *Producer) explain(topic string, err error) (kind, cause error) {
 		return ErrUnknownTopic, fmt.Errorf("topic %s does not exist: declare it and run millrace topics apply: %w", topic, err)
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
 		return ErrTooLarge, fmt.Errorf("the event, or the batch it is in, is too large for topic %s: raise its max.message.bytes, or publish a reference to the data: %w", topic, err)
-	case errors.Is(err, kerr.ClusterAuthorizationFailed):
-		return ErrNotAuthorized, p.cluster.Explain(err, "IdempotentWrite", "cluster")
-	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		return ErrNotAuthorized, p.cluster.Explain(err, "Write", "topic "+topic)
-	case errors.Is(err, kerr.SaslAuthenticationFailed), errors.Is(err, kerr.UnsupportedSaslMechanism):
+	case isAny(err, denials):
 		return ErrNotAuthorized, p.cluster.Explain(err, "Write", "topic "+topic)
 	}
 	return nil, p.cluster.Explain(err, "Write", "topic "+topic)
 }
 
-// unanswered is the error of events whose call ends before their answer.
+// unanswered is the error of events whose call ends before their answer: because ctx ended, or the login was refused.
 func (p *Producer) unanswered(ctx context.Context) error {
-	return &failure{outcome: ErrUnknown, cause: p.watch.because(p.cluster, fmt.Errorf("no answer yet: %w", ctx.Err()))}
+	if err := ctx.Err(); err != nil {
+		return &failure{outcome: ErrUnknown, cause: p.watch.because(p.cluster, fmt.Errorf("no answer yet: %w", err))}
+	}
+	return &failure{ErrUnknown, ErrNotAuthorized, p.watch.because(p.cluster, errors.New("no answer yet"))}
 }
 
 // watch hears from the client what its promises do not say.
 type watch struct {
-	lost    atomic.Uint64         // produce requests whose answer never came
-	connect atomic.Pointer[error] // why the last connection did not come about; nil after one that did
+	lost    atomic.Uint64                 // produce requests whose answer never came
+	connect atomic.Pointer[error]         // why the last connection did not come about; nil after one that did
+	refused atomic.Pointer[chan struct{}] // closed, and replaced, when a login is refused
 }
 
 // OnBrokerE2E counts lost answers.
@@ -238,12 +244,30 @@ func (w *watch) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) 
 	}
 }
 
-// OnBrokerConnect remembers why a connection failed: the client itself tries again in silence.
+// OnBrokerConnect remembers why a connection failed: the client itself tries again in silence, after a refused login
+// too.
 func (w *watch) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
 	if err == nil {
 		w.connect.Store(nil)
-	} else {
-		w.connect.Store(&err)
+		return
+	}
+	w.connect.Store(&err)
+	if isAny(err, denials) {
+		next := make(chan struct{})
+		if waiting := w.refused.Swap(&next); waiting != nil {
+			close(*waiting)
+		}
+	}
+}
+
+// refusal is closed when the next login is refused.
+func (w *watch) refusal() <-chan struct{} {
+	for {
+		if ch := w.refused.Load(); ch != nil {
+			return *ch
+		}
+		next := make(chan struct{})
+		w.refused.CompareAndSwap(nil, &next)
 	}
 }
 

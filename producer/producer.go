@@ -68,8 +68,8 @@ type Config struct {
 	Source string
 	// Compression of record batches: "none", "gzip", "snappy", "lz4" or "zstd". Defaults to "none".
 	Compression string
-	// Linger is how long PublishAsync waits for more records to share a batch with. Publish never lingers: it waits
-	// for its answer. Negative is no linger. Defaults to 5 ms.
+	// Linger is how long PublishAsync waits for more records to share a batch with, at most a minute. Publish waits
+	// for its answer and does not linger, but for the first to a topic. Negative is no linger. Defaults to 5 ms.
 	Linger time.Duration
 	// MaxRecords is how many records may be on their way at once; past it Publish and PublishAsync wait until a
 	// quarter of them is answered, or their context ends. Defaults to 50,000.
@@ -95,6 +95,8 @@ const (
 	// unknownTopicRetries is how often a topic that the cluster does not know is looked up again. A topic made a
 	// moment ago is not known to every broker yet; one that does not exist must be reported within seconds.
 	unknownTopicRetries = 2
+	// metadataMinAge is the pause between two such looks, and between two looks for new leaders.
+	metadataMinAge = 500 * time.Millisecond
 )
 
 func (c Config) withDefaults() Config {
@@ -163,6 +165,7 @@ func New(c kafka.Cluster, enc Encoder, cfg Config) (*Producer, error) {
 		kgo.ProducerBatchCompression(codecs[cfg.Compression]),
 		kgo.ProducerLinger(max(0, cfg.Linger)),
 		kgo.UnknownTopicRetries(unknownTopicRetries),
+		kgo.MetadataMinAge(metadataMinAge),
 		// The bounds are ours (limit). The client counts a record for a moment longer than we do, so its own bound is
 		// set where it is never met.
 		kgo.MaxBufferedRecords(2*cfg.MaxRecords),
@@ -185,8 +188,8 @@ func partitioner() kgo.Partitioner { return kgo.UniformBytesPartitioner(64<<10, 
 // end is an [*Error] with the outcome of each. An event with Data set is encoded; one with only a Value is sent as it
 // is; one with neither is a tombstone. Source and Time are filled in where they are empty, the latter from [event.Now].
 //
-// When ctx ends first, events that were not yet handed to the client are rejected, and the others are unknown: they
-// stay in the buffer and may be written later. The client's own way, to take buffered records back when a context
+// When ctx ends first, or the cluster refuses the login, events that were not yet handed to the client are rejected, and
+// the others are unknown: they stay in the buffer and may be written later. The client's own way, to take buffered records back when a context
 // ends, would fail those of other callers that share the batch.
 //
 // Events made by [event.After] are claimed in the attempt that ctx belongs to: see [event.Claim].
@@ -202,6 +205,7 @@ func (p *Producer) Publish(ctx context.Context, events ...event.Event) error {
 		c.refuse(errClosed())
 		return c.end(ctx)
 	}
+	refused := p.watch.refusal()
 	var b buffers
 	b.expect(len(events))
 	uncanceled := withoutCancel(ctx)
@@ -221,6 +225,7 @@ func (p *Producer) Publish(ctx context.Context, events ...event.Event) error {
 	select {
 	case <-c.done:
 	case <-ctx.Done():
+	case <-refused:
 	}
 	return c.end(ctx)
 }
