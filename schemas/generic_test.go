@@ -330,6 +330,7 @@ func TestGenericGoTypes(t *testing.T) {
 		{"slice of a type", `{"type":"array","items":"string"}`, []string{"a"}, []any{"a"}},
 		{"map of a type", `{"type":"map","values":"int"}`, map[string]int32{"a": 1}, map[string]any{"a": int32(1)}},
 		{"array as fixed", `{"type":"fixed","name":"F","size":2}`, [2]byte{1, 2}, []byte{1, 2}},
+		{"a date is the day, before 1970 too", `{"type":"int","logicalType":"date"}`, time.Date(1969, 12, 31, 12, 0, 0, 0, time.UTC), time.Date(1969, 12, 31, 0, 0, 0, 0, time.UTC)},
 		{"time into a union", `["null","string",{"type":"long","logicalType":"timestamp-millis"}]`, placed, placed},
 		{"NaN", `"double"`, math.Inf(1), math.Inf(1)},
 		{"enum in a union", `["null",{"type":"enum","name":"E","symbols":["A"]},"string"]`, "A", "A"},
@@ -355,7 +356,7 @@ func TestGenericGoTypes(t *testing.T) {
 	}
 }
 
-// A value that holds itself is an error, and so is a default that doubles at every step.
+// A value that holds itself is an error, and so is one without end.
 func TestGenericBounds(t *testing.T) {
 	t.Parallel()
 	_, c := generic(t, `{"type":"record","name":"R","fields":[{"name":"r","type":["null","R"]}]}`)
@@ -363,6 +364,10 @@ func TestGenericBounds(t *testing.T) {
 	loop["r"] = loop
 	if _, err := c.Append(nil, loop); err == nil {
 		t.Error("a value that holds itself was encoded")
+	}
+	_, nulls := generic(t, `{"type":"array","items":"null"}`)
+	if _, err := nulls.Append(nil, make([]any, 1<<22)); err == nil || !strings.Contains(err.Error(), "more than") {
+		t.Errorf("four million values: got %v", err)
 	}
 }
 

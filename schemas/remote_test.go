@@ -87,6 +87,9 @@ func TestRemoteErrors(t *testing.T) {
 					t.Errorf("%v is %v too", err, other)
 				}
 			}
+			if tt.name == "endless" && !strings.Contains(err.Error(), "longer than") {
+				t.Errorf("got %v, want that the response is too long", err)
+			}
 			if strings.Contains(err.Error(), "s3cret") {
 				t.Errorf("%v tells the password", err)
 			}

@@ -119,6 +119,7 @@ func TestResolverImpatience(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+		synctest.Wait() // the hasty one has asked
 		wg.Go(func() {
 			if _, err := r.ByID(t.Context(), 1); err != nil {
 				t.Error(err)
@@ -289,5 +290,27 @@ func TestReferences(t *testing.T) {
 	f.records[f.bySubj["money"][0]-1].refs = []Reference{{"a.Line", "line", 1}}
 	if _, err := newRegistry(Config{}.withDefaults(), f).Version(t.Context(), "order", 1); !errors.Is(err, ErrIncompatible) {
 		t.Errorf("a circle: got %v", err)
+	}
+}
+
+// A recursive schema, and one with an empty union, never reach goavro.
+func TestEngine(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		`{"type":"record","name":"R","fields":[{"name":"x","type":"long"}]}`:                      true,
+		`{"type":"record","name":"R","fields":[{"name":"r","type":["null","R"]}]}`:                false,
+		`{"type":"record","name":"R","fields":[{"name":"e","type":{"type":"array","items":[]}}]}`: false,
+	} {
+		s, err := Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, err := s.generic()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, got := g.engine.(goavroEngine); got != want {
+			t.Errorf("%s: goavro is %v, want %v", text, got, want)
+		}
 	}
 }

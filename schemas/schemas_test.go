@@ -99,3 +99,23 @@ func TestEncodeUnregistered(t *testing.T) {
 		t.Errorf("registered, and still: %v", err)
 	}
 }
+
+// Every prefix of an event is poison, and so is one with a byte too many, for every kind of type.
+func TestDecodeCutOff(t *testing.T) {
+	t.Parallel()
+	reg := schemas.Memory()
+	e := round(t, reg, testOrder())
+	whole := e.Value
+	for _, into := range []any{new(order), new(richOrder), new(userPlain), new(any)} {
+		for n := range len(whole) + 2 {
+			e.Value = append(append([]byte{}, whole[:min(n, len(whole))]...), make([]byte, max(0, n-len(whole)))...)
+			err := reg.Decode(t.Context(), &e, into)
+			if n == len(whole) && err == nil {
+				continue
+			}
+			if !errors.Is(err, schemas.ErrPoison) {
+				t.Fatalf("%T from %d bytes of %d: got %v, want poison", into, n, len(whole), err)
+			}
+		}
+	}
+}
