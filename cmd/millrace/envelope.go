@@ -209,6 +209,10 @@ func line(e *event.Event, d decoded, at time.Time) string {
 	default:
 		b.WriteString("  " + preview(e.Value))
 	}
+	if class := e.Headers.Get(event.HeaderErrorClass); class != nil {
+		fmt.Fprintf(&b, "  (dead letter of %s: %s: %s)", printable(string(e.Headers.Get(event.HeaderGroup))), printable(string(class)),
+			printable(string(e.Headers.Get(event.HeaderError))))
+	}
 	if d.err != nil {
 		b.WriteString("  (does not decode: " + printable(d.err.Error()) + ")")
 	}

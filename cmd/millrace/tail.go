@@ -163,8 +163,17 @@ func (a *app) sayRange(r position.Range, now time.Time) {
 		word string
 		position.Point
 	}{{"from", r.From}, {"until", r.Until}} {
-		if p.Kind == position.Time {
-			a.say("%s %s (%s here)", p.word, p.At.UTC().Format("2006-01-02 15:04:05Z"), p.At.In(now.Location()).Local().Format("2006-01-02 15:04:05 -0700"))
+		if p.Kind != position.Time {
+			continue
+		}
+		here := p.At.Local()
+		if zone := now.Location(); zone != time.UTC {
+			here = p.At.In(zone)
+		}
+		if _, offset := here.Zone(); offset == 0 {
+			a.say("%s %s", p.word, p.At.Format("2006-01-02 15:04:05Z"))
+		} else {
+			a.say("%s %s (%s)", p.word, p.At.Format("2006-01-02 15:04:05Z"), here.Format("15:04:05 -0700"))
 		}
 	}
 }
