@@ -17,17 +17,17 @@ import (
 )
 
 var (
-	// ErrRejected: the event is certainly not in the log. Whether to publish it again depends on the cause.
+	// ErrRejected says that the event is certainly not in the log. Whether to publish it again depends on the cause.
 	ErrRejected = errors.New("rejected")
-	// ErrUnknown: the event may be in the log, or may still get there. Publish the same value again; its id stays.
+	// ErrUnknown says that the event may be in the log, or may still get there. Publish the same value again; its id stays.
 	ErrUnknown = errors.New("unknown")
-	// ErrClosed: the producer is closed. Such an event is rejected, unless Close cut it off on its way.
+	// ErrClosed says that the producer is closed. Such an event is rejected, unless Close cut it off on its way.
 	ErrClosed = errors.New("the producer is closed")
-	// ErrTooLarge: the record is larger than Config.MaxBytes, than a batch (1 MB), or than the topic's max.message.bytes.
+	// ErrTooLarge says that the record is larger than Config.MaxBytes, than a batch (1 MB), or than the topic's max.message.bytes.
 	ErrTooLarge = errors.New("the event is too large")
-	// ErrUnknownTopic: the cluster has no such topic, and none is made on the side.
+	// ErrUnknownTopic says that the cluster has no such topic, and none is made on the side.
 	ErrUnknownTopic = errors.New("the topic does not exist")
-	// ErrNotAuthorized: the cluster refused the login, or the right to write. A *kafka.PermissionError says which.
+	// ErrNotAuthorized says that the cluster refused the login, or the right to write. A *kafka.PermissionError says which.
 	ErrNotAuthorized = errors.New("not authorized")
 )
 

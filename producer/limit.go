@@ -15,7 +15,7 @@ import (
 // scheduled per record and write batches of one.
 type limit struct {
 	maxRecords, maxBytes int64
-	full                 func() // called before a wait: nothing may linger while someone waits for room
+	full                 func(context.Context) // called before a wait: nothing may linger while someone waits for room
 
 	records, bytes atomic.Int64
 	line           atomic.Bool // someone waits, or the limit is closed: nobody overtakes
@@ -31,7 +31,7 @@ type waiter struct {
 	err   error
 }
 
-func newLimit(records, bytes int64, full func()) *limit {
+func newLimit(records, bytes int64, full func(context.Context)) *limit {
 	return &limit{maxRecords: records, maxBytes: bytes, full: full}
 }
 
@@ -82,7 +82,7 @@ func (l *limit) wait(ctx context.Context, size int64) error {
 		return w.err
 	default:
 	}
-	l.full()
+	l.full(ctx)
 	select {
 	case <-w.ready:
 		return w.err

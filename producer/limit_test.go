@@ -12,7 +12,7 @@ import (
 func TestLimitHoldsAndForgetsNobody(t *testing.T) {
 	t.Parallel()
 	const records, size, workers, rounds = 8, 1000, 16, 3000
-	l := newLimit(records, size, func() {})
+	l := newLimit(records, size, func(context.Context) {})
 	var inside, used atomic.Int64
 	var wg sync.WaitGroup
 	for w := range workers {
@@ -42,7 +42,7 @@ func TestLimitWaitsForAQuarterAndKeepsTheLine(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		full := 0
-		l := newLimit(8, 1<<20, func() { full++ })
+		l := newLimit(8, 1<<20, func(context.Context) { full++ })
 		for range 8 {
 			_ = l.acquire(t.Context(), 1)
 		}

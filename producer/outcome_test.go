@@ -98,8 +98,7 @@ func TestWithoutRightsNothingHangs(t *testing.T) {
 			if !errors.Is(err, producer.ErrNotAuthorized) || !errors.Is(err, producer.ErrRejected) || !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("got %v, want it to say %q", err, tt.says)
 			}
-			var denied *kafka.PermissionError
-			if !errors.As(err, &denied) {
+			if _, ok := errors.AsType[*kafka.PermissionError](err); !ok {
 				t.Errorf("got %v, want a *kafka.PermissionError in it", err)
 			}
 		})
@@ -111,7 +110,10 @@ func TestARefusedLoginIsReported(t *testing.T) {
 	fake := newFake(t, kfake.EnableSASL(), kfake.Superuser("PLAIN", "admin", "s"))
 	fake.ControlKey(int16(kmsg.SASLAuthenticate), func(r kmsg.Request) (kmsg.Response, error, bool) { // as Apache Kafka answers
 		fake.KeepControl()
-		answer := r.ResponseKind().(*kmsg.SASLAuthenticateResponse)
+		answer, ok := r.ResponseKind().(*kmsg.SASLAuthenticateResponse)
+		if !ok {
+			return nil, nil, false
+		}
 		answer.ErrorCode = kerr.SaslAuthenticationFailed.Code
 		return answer, nil, true
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -150,7 +151,7 @@ func (b *buffers) encode(ctx context.Context, enc Encoder, e *event.Event) ([]by
 	case cap(value) == cap(free) && len(value) > 0: // it ends where the chunk ends: it is in the chunk
 		b.values = b.values[:len(b.values)+len(value)]
 	}
-	return value[:len(value):len(value)], nil
+	return slices.Clip(value), nil
 }
 
 // appendHeaders appends e's headers to the chunk.

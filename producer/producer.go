@@ -221,7 +221,7 @@ func (p *Producer) Publish(ctx context.Context, events ...event.Event) error {
 			p.client.Produce(uncanceled, &s.record, s.answer)
 		}
 	}
-	p.hurry()
+	p.hurry(ctx)
 	select {
 	case <-c.done:
 	case <-ctx.Done():
@@ -297,11 +297,11 @@ func (p *Producer) Close(ctx context.Context) error {
 }
 
 // hurry ends every linger. The client offers it only as a part of Flush, so this is a Flush that does not wait.
-func (p *Producer) hurry() {
+func (p *Producer) hurry(ctx context.Context) {
 	if p.cfg.Linger < 0 {
 		return
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(ctx)
 	cancel()
 	_ = p.client.Flush(ctx) // it always says that ctx ended
 }

@@ -103,7 +103,9 @@ func TestPublishWaitsForAllInSyncReplicas(t *testing.T) {
 	p := open(t, cluster(fake), producer.Config{})
 	acks := make(chan int16, 1)
 	fake.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
-		acks <- r.(*kmsg.ProduceRequest).Acks
+		if r, ok := r.(*kmsg.ProduceRequest); ok {
+			acks <- r.Acks
+		}
 		fake.DropControl()
 		return nil, nil, false
 	})
