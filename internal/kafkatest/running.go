@@ -159,23 +159,38 @@ func (r *Running) open(ctx context.Context) error {
 	if r.unlock, err = lock(wait, filepath.Join(dir, "lock")); err != nil {
 		return err
 	}
-	raw, err := os.ReadFile(filepath.Join(dir, "cluster.json"))
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		r.state = state{Version: r.cfg.Version, Secured: r.cfg.Secured, ID: uuid(), Passwords: map[string]string{}}
-	case err != nil:
+	if err := r.recall(); err != nil {
+		r.unlock()
 		return err
-	default:
-		if err := json.Unmarshal(raw, &r.state); err != nil {
-			return fmt.Errorf("read %s/cluster.json: %w", dir, err)
-		}
-		if r.state.Version != r.cfg.Version || r.state.Secured != r.cfg.Secured {
-			return fmt.Errorf("%s holds a cluster of Kafka %s (secured: %t): start that, or name another directory", dir, r.state.Version, r.state.Secured)
-		}
 	}
-	if r.cfg.Secured && len(r.state.Passwords) == 0 {
-		for _, user := range append([]string{brokerUser, AdminUser}, r.cfg.Users...) {
-			r.state.Passwords[user] = uuid()
+	return nil
+}
+
+// recall reads what an earlier run left in the directory, or makes up a new cluster.
+func (r *Running) recall() error {
+	users := append([]string{brokerUser, AdminUser}, r.cfg.Users...)
+	raw, err := os.ReadFile(filepath.Join(r.Dir, "cluster.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		r.state = state{Version: r.cfg.Version, Secured: r.cfg.Secured, ID: uuid(), Passwords: map[string]string{}}
+		if r.cfg.Secured {
+			for _, user := range users {
+				r.state.Passwords[user] = uuid()
+			}
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(raw, &r.state); err != nil {
+		return fmt.Errorf("read %s/cluster.json: %w", r.Dir, err)
+	}
+	if r.state.Version != r.cfg.Version || r.state.Secured != r.cfg.Secured {
+		return fmt.Errorf("%s holds a cluster of Kafka %s (secured: %t): start that, or name another directory", r.Dir, r.state.Version, r.state.Secured)
+	}
+	for _, user := range users {
+		if r.cfg.Secured && r.state.Passwords[user] == "" {
+			return fmt.Errorf("%s holds a cluster that was made without user %s: name another directory", r.Dir, user)
 		}
 	}
 	return nil
