@@ -95,8 +95,8 @@ type Claimed struct {
 	// Fresh means that there was no cursor: Position is not set, the owner starts where it is configured to.
 	Fresh bool
 	Lease Lease
-	// Err is why this one could not be claimed. With [ErrReplaced] or [ErrDamaged] it was claimed and the cursor is good, and Err
-	// is what an operator must hear of.
+	// Err is why this one could not be claimed. With [ErrReplaced] or [ErrDamaged] it was claimed and the cursor
+	// is good, and Err is what an operator must hear of.
 	Err error
 }
 

@@ -64,9 +64,9 @@ var (
 	encoding = base64.RawStdEncoding.Strict()
 )
 
-// Encode returns the metadata of a commit of c in at most room bytes (and never more than [MaxRoom]). Floor and Mark are always
-// in it; Open comes next, and those entries with the latest Due that do not fit are returned as spill: they must
-// be safe elsewhere before the commit. Held lanes cannot be spilled: where they do not fit the error is
+// Encode returns the metadata of a commit of c in at most room bytes, and never more than [MaxRoom]. Floor and Mark
+// are always in it; Open comes next, and those entries with the latest Due that do not fit are returned as spill:
+// they must be safe elsewhere before the commit. Held lanes cannot be spilled: where they do not fit the error is
 // [ErrRoom]. Done runs fill what is left, those farthest from the position are dropped first.
 //
 // Encode is pure, and the same cursor gives the same metadata. Any other error says which rule of [Cursor] c breaks.

@@ -20,8 +20,8 @@ const (
 	panicWait = time.Second
 )
 
-// actor is one assignment of one partition: from claim to fence. A partition that comes back gets a new one, so nothing that an
-// old handler still does can touch the new owner's state.
+// actor is one assignment of one partition: from claim to fence. A partition that comes back gets a new one, so
+// nothing that an old handler still does can touch the new owner's state.
 //
 // The poll goroutine puts slices of records in; the actor's goroutine tracks them, hands them to the handler in
 // offset order, and keeps those that come again. Order by partition needs no more than that; order by key
@@ -49,8 +49,9 @@ type actor struct {
 	paused  bool
 	records int64 // held: queued or in work
 	bytes   int64
-	next    int64 // offset of the next record to come
-	rewound bool  // the next record was here before: it must be the one at next
+	next    int64     // offset of the next record to come
+	rewound bool      // the next record was here before: it must be the one at next
+	idle    time.Time // since when nothing is held
 
 	end    atomic.Int64 // of the log, as the last fetch saw it; -1 before
 	oldest atomic.Int64 // timestamp in ms of the first record in work, 0 when there is none
@@ -70,7 +71,7 @@ func newActor(m *member, id cursor.ID, c cursor.Claimed, start int64) *actor {
 	a := &actor{
 		m: m, id: id, lease: c.Lease, skip: c.Done, ring: newRing(m.cfg.Batch),
 		drained: make(chan struct{}), exited: make(chan struct{}), wake: make(chan struct{}, 1),
-		items: make([]Item, 0, m.cfg.Batch), next: start, committed: start, dirty: c.Fresh,
+		items: make([]Item, 0, m.cfg.Batch), next: start, committed: start, dirty: c.Fresh, idle: time.Now(),
 	}
 	epoch := c.Epoch
 	if c.Fresh {
@@ -391,6 +392,9 @@ func (a *actor) release(records, bytes int64) {
 	a.mu.Lock()
 	a.records -= records
 	a.bytes -= bytes
+	if a.records == 0 {
+		a.idle = time.Now()
+	}
 	if a.paused && a.m.gate.share(a.records, a.bytes) < resumeAt*a.m.fair() {
 		a.setPaused(false)
 	}
@@ -446,11 +450,12 @@ func (a *actor) giveBack(share float64) bool {
 	return true
 }
 
-// hungry reports whether the partition has nothing to do though its log is known to have more.
-func (a *actor) hungry() bool {
+// hungry reports whether the partition has had nothing to do for a while though its log is known to have more.
+// For moments that happens to every partition: a client brings one partition's records after the other's.
+func (a *actor) hungry(now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.records == 0 && !a.closed && a.end.Load() > a.next
+	return a.records == 0 && !a.closed && a.end.Load() > a.next && now.Sub(a.idle) > hungryAfter
 }
 
 // lag is how many offsets the position is behind the end of the log, and how old the first record in work is.

@@ -81,11 +81,12 @@ func (g *gate) room(ctx context.Context, partitions int) int {
 }
 
 const (
-	minPoll    = 256 // records
-	overhead   = 200 // bytes of a record beside what it carries
-	loadedFrom = 0.5 // of the gate: below, nobody is held back
-	resumeAt   = 0.5 // of a fair share
-	shutAfter  = 200 * time.Millisecond
+	minPoll     = 256 // records
+	overhead    = 200 // bytes of a record beside what it carries
+	loadedFrom  = 0.5 // of the gate: below, nobody is held back
+	resumeAt    = 0.5 // of a fair share
+	shutAfter   = 200 * time.Millisecond
+	hungryAfter = 50 * time.Millisecond
 )
 
 // size is what a record counts in the gate, in bytes.

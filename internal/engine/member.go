@@ -315,7 +315,8 @@ func (m *member) balance() {
 		return
 	}
 	actors := m.all()
-	if slices.ContainsFunc(actors, (*actor).hungry) {
+	now := time.Now()
+	if slices.ContainsFunc(actors, func(a *actor) bool { return a.hungry(now) }) {
 		for _, a := range actors {
 			a.pause(m.fair())
 		}
@@ -413,8 +414,8 @@ func (m *member) take(ids []cursor.ID, claimed map[cursor.ID]cursor.Claimed, sta
 // Revoked implements [Owner].
 func (m *member) Revoked(ctx context.Context, ids []cursor.ID) { m.giveUp(ctx, m.some(ids)) }
 
-// giveUp drains, commits, fences: in this order. Fencing first would throw away work that was done; committing without the drain would leave it
-// to be done twice. What is not finished in time is never committed.
+// giveUp drains, commits, fences: in this order. Fencing first would throw away work that was done; committing
+// without the drain would leave it to be done twice. What is not finished in time is never committed.
 func (m *member) giveUp(ctx context.Context, actors []*actor) {
 	if len(actors) == 0 {
 		return

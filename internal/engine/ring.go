@@ -8,14 +8,16 @@ import (
 	"github.com/millrace/millrace/cursor"
 )
 
-// ring tracks which of a partition's delivered records are resolved, and how far the position may move. One goroutine tracks; any goroutine
-// resolves; any goroutine takes a snapshot.
+// ring tracks which of a partition's delivered records are resolved, and how far the position may move. One
+// goroutine tracks; any goroutine resolves; any goroutine takes a snapshot.
 //
-// Only offsets that were delivered are tracked: compaction and transaction markers leave gaps, so offsets are never counted up by
-// one. The position is the offset after the last record of the resolved prefix, with that record's leader epoch.
+// Only offsets that were delivered are tracked: compaction and transaction markers leave gaps, so offsets are never
+// counted up by one. The position is the offset after the last record of the resolved prefix, with that record's
+// leader epoch.
 //
-// A slot's state is its sequence number with a bit for resolved, changed by compare-and-swap: resolving twice, or resolving
-// a record whose slot a later one has taken, does nothing. Were it a plain flag, the second call would acknowledge a stranger.
+// A slot's state is its sequence number with a bit for resolved, changed by compare-and-swap: resolving twice, or
+// resolving a record whose slot a later one has taken, does nothing. Were it a plain flag, the second call would
+// acknowledge a stranger.
 type ring struct {
 	slots []slot
 	mask  uint64
@@ -74,8 +76,9 @@ func (r *ring) resolved(seq uint64) bool {
 
 // sweep moves the head over resolved records.
 //
-// After publishing the head it looks again: a record resolved while the head moved was seen by neither its own call, which found the lock
-// taken or the old head, nor by this one; without the second look the partition would stand still for good.
+// After publishing the head it looks again: a record resolved while the head moved was seen neither by its own call,
+// which found the lock taken or the old head, nor by this one; without the second look the partition would stand
+// still for good.
 func (r *ring) sweep() {
 	for r.ready() {
 		if !r.advance.TryLock() {
@@ -110,7 +113,7 @@ func (r *ring) move() {
 const maxRunScan = 4096 // slots that a snapshot looks at for resolved runs
 
 // snapshot returns what may be committed; ok is false when there is nothing yet. It holds the lock that sweep only
-// tries, so it sweeps too, once more after letting it go.
+// tries, so it sweeps too, and once more after letting go.
 func (r *ring) snapshot() (c cursor.Cursor, ok bool) {
 	r.advance.Lock()
 	r.move()
@@ -124,8 +127,8 @@ func (r *ring) snapshot() (c cursor.Cursor, ok bool) {
 	return c, ok
 }
 
-// runs returns the ranges of resolved records above the position, under the lock. Where a log was cut and written again
-// offsets are not ascending: such ranges are left out.
+// runs returns the ranges of resolved records above the position, under the lock. Where a log was cut and written
+// again, offsets are not ascending: such ranges are left out.
 func (r *ring) runs() (runs []cursor.Run) {
 	h, tail := r.head.Load(), r.tail.Load()
 	end, open := r.position, false
