@@ -61,7 +61,7 @@ type Cluster struct {
 	ReadOnly bool
 	// Dial opens a connection to a broker, beneath TLS: the place for a proxy or a tunnel. Defaults to TCP.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Log gets warnings of the Kafka client and, where it is enabled for debugging, everything the client says.
+	// Log gets the warnings of the Kafka client and, where debugging is enabled, each join, load and login as well.
 	// Nil is silent.
 	Log *zap.Logger
 	// Hooks are called by every client: metrics and traces.
@@ -182,12 +182,12 @@ func loopback(host string) bool {
 }
 
 // logger gives the client's words to log. The client tells of every join and metadata load at info, which is
-// debugging to us.
+// debugging to us, and of every request at debug, which is a flood to anyone.
 func logger(log *zap.Logger) kgo.Logger {
 	log = log.Named("kafka")
 	level := kgo.LogLevelWarn
 	if log.Core().Enabled(zap.DebugLevel) {
-		level = kgo.LogLevelDebug
+		level = kgo.LogLevelInfo
 	}
 	return kzap.New(log, kzap.Level(level))
 }
