@@ -111,6 +111,9 @@ func (g *genericCodec) raw(src []byte) (any, error) {
 	if err := g.check(src); err != nil {
 		return nil, err
 	}
+	if err := measure(g.tree.root, src); err != nil {
+		return nil, err
+	}
 	v, rest, err := g.engine.decode(src)
 	if err != nil {
 		return nil, err

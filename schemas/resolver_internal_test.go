@@ -314,3 +314,42 @@ func TestEngine(t *testing.T) {
 		}
 	}
 }
+
+// What generic data costs in memory is known before it is made, for every kind of value, and bounded.
+func TestMeter(t *testing.T) {
+	t.Parallel()
+	s, err := Parse(`{"type":"record","name":"R","fields":[
+		{"name":"n","type":"null"},{"name":"b","type":"boolean"},{"name":"i","type":"int"},{"name":"f","type":"float"},{"name":"d","type":"double"},
+		{"name":"s","type":"string"},{"name":"x","type":{"type":"fixed","name":"F","size":2}},{"name":"e","type":{"type":"enum","name":"E","symbols":["A","B"]}},
+		{"name":"m","type":{"type":"map","values":"long"}},{"name":"u","type":["null","bytes"]},{"name":"a","type":{"type":"array","items":"R"}}]}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := s.generic()
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := s.FromJSON(nil, []byte(`{"n":null,"b":true,"i":300,"f":1,"d":2,"s":"text","x":"ab","e":"B","m":{"k":7},"u":"xyz","a":[
+		{"n":null,"b":true,"i":1,"f":1,"d":2,"s":"","x":"ab","e":"A","m":{},"u":null,"a":[]}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m meter
+	rest, err := m.walk(g.tree.root, append(body, "rest"...))
+	if err != nil || string(rest) != "rest" || m.cost < costOfMap {
+		t.Errorf("left %q, %v, cost %d", rest, err, m.cost)
+	}
+	for n := range body {
+		if _, err := new(meter).walk(g.tree.root, body[:n]); err == nil {
+			t.Errorf("%d bytes of %d are a value", n, len(body))
+		}
+	}
+	tiny, err := Parse(`{"type":"array","items":{"type":"record","name":"T","fields":[{"name":"b","type":"boolean"}]}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	many := append([]byte{0x80, 0x80, 0x80, 0x01}, make([]byte, 1<<20+1)...) // 2^20 records of one byte
+	if _, err := tiny.AppendJSON(nil, many); !errors.Is(err, ErrPoison) {
+		t.Errorf("a million tiny records: got %v, want poison", err)
+	}
+}
