@@ -451,7 +451,6 @@ func (a *actor) giveBack(share float64) bool {
 }
 
 // hungry reports whether the partition has had nothing to do for a while though its log is known to have more.
-// For moments that happens to every partition: a client brings one partition's records after the other's.
 func (a *actor) hungry(now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

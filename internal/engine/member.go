@@ -33,6 +33,7 @@ type member struct {
 
 	partitions atomic.Int64  // len(actors)
 	done       atomic.Int64  // resolved since the last commit
+	loaded     time.Time     // since when the gate fills up, as the poll goroutine sees it
 	kick       chan struct{} // commit early
 	failures   chan error    // the first ends Run
 
@@ -312,10 +313,17 @@ func (m *member) fetchError(a *actor, p kgo.FetchTopicPartition) error {
 // what it has fetched, and its next fetch waits for the others.
 func (m *member) balance() {
 	if m.partitions.Load() < 2 || m.gate.load() < loadedFrom {
+		m.loaded = time.Time{}
+		return
+	}
+	now := time.Now()
+	if m.loaded.IsZero() {
+		m.loaded = now
+	}
+	if now.Sub(m.loaded) < hungryAfter { // for moments every partition is hungry: one's records come after the other's
 		return
 	}
 	actors := m.all()
-	now := time.Now()
 	if slices.ContainsFunc(actors, func(a *actor) bool { return a.hungry(now) }) {
 		for _, a := range actors {
 			a.pause(m.fair())
