@@ -22,6 +22,7 @@ type Registry struct {
 	topics   map[string]Topic
 	unframed map[string]bool // topics whose values are never taken for a frame
 	ttl      time.Duration
+	limits   Limits
 	log      *zap.Logger
 	backend  backend
 
@@ -275,7 +276,7 @@ func (r *Registry) schema(ctx context.Context, rec record) (Schema, error) {
 		if err != nil {
 			return Schema{}, err
 		}
-		if p, err := Parse(rec.text, refs...); err == nil {
+		if p, err := r.limits.Parse(rec.text, refs...); err == nil {
 			s = p
 		} else {
 			r.log.Warn("a registered schema cannot be parsed: its events are incompatible",

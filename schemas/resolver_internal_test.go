@@ -353,3 +353,17 @@ func TestMeter(t *testing.T) {
 		t.Errorf("a million tiny records: got %v, want poison", err)
 	}
 }
+
+// A schema beyond the configured limits is served as text, and its events are incompatible.
+func TestConfigLimits(t *testing.T) {
+	t.Parallel()
+	_, f := open(t, nil)
+	r := newRegistry(Config{Limits: Limits{Fields: 1}}.withDefaults(), f)
+	if s, err := r.ByID(t.Context(), 1); err != nil || s.Text == "" {
+		t.Errorf("got %+v, %v", s, err)
+	}
+	e := event.Event{Meta: event.Meta{Topic: "t"}, Value: []byte{0, 0, 0, 0, 1, 14}}
+	if err := r.Decode(t.Context(), &e, new(any)); !errors.Is(err, ErrIncompatible) {
+		t.Errorf("got %v, want ErrIncompatible", err)
+	}
+}

@@ -72,6 +72,8 @@ type Config struct {
 	Topics map[string]Topic
 	// TTL is how long an answer about the latest version of a subject is good for. Defaults to 30 s.
 	TTL time.Duration
+	// Limits bound the schemas that are taken from the registry. A zero field takes its default, see Limits.
+	Limits Limits
 	// Log hears of outages that were bridged with what is known, and of schemas that cannot be parsed. Nil is silent.
 	Log *zap.Logger
 }
@@ -146,7 +148,7 @@ func MemoryWith(topics map[string]Topic) *Registry {
 }
 
 func newRegistry(cfg Config, b backend) *Registry {
-	r := &Registry{topics: cfg.Topics, unframed: map[string]bool{}, ttl: cfg.TTL, log: cfg.Log, backend: b}
+	r := &Registry{topics: cfg.Topics, unframed: map[string]bool{}, ttl: cfg.TTL, limits: cfg.Limits, log: cfg.Log, backend: b}
 	for name, t := range cfg.Topics {
 		if name != "*" && t.Format != nil && !t.Format.Framed() {
 			r.unframed[name] = true
