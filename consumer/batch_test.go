@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/millrace/millrace/event"
+	"github.com/millrace/millrace/schemas"
 )
 
 // batches registers a batch handler of nums that notes "numbers/attempt" and answers by numbers.
@@ -32,11 +33,11 @@ func (c *calls) batches(answer func(ns []int, attempt int) error) func(*Mux) {
 func TestABatchIsCutWhereTheTypeChanges(t *testing.T) {
 	t.Parallel()
 	var c calls
-	f := fixtureOf("0 1 2 a 4 5 b c 8", c.batches(func([]int, int) error { return nil }))
+	f := fixtureOf("0 1 2 a 4 5 w6 c 8", c.batches(func([]int, int) error { return nil }))
 	if err := f.run(t); err != nil {
 		t.Fatal(err)
 	}
-	c.want(t, "0 1 2/1", "a", "4 5/1", "b", "c", "8/1")
+	c.want(t, "0 1 2/1", "a", "4 5/1", "6", "c", "8/1")
 	f.wantPosition(t, 9)
 }
 
@@ -80,14 +81,30 @@ func TestABatchGivesAVerdictPerEvent(t *testing.T) {
 	f.wantPosition(t, 6)
 }
 
+func TestABatchIsCutWhereTheAttemptChanges(t *testing.T) {
+	t.Parallel()
+	var c calls
+	f := fixtureOf("0 1 2 3", c.batches(func(ns []int, attempt int) error {
+		if len(ns) < 4 {
+			return nil
+		}
+		return Each([]error{nil, errBoom, schemas.ErrUnavailable, nil}) // 2 is not to blame: no attempt is counted
+	}))
+	if err := f.run(t); err != nil {
+		t.Fatal(err)
+	}
+	c.want(t, "0 1 2 3/1", "1/2", "2/1")
+}
+
 func TestAStopInABatchKeepsWhatWasDone(t *testing.T) {
 	t.Parallel()
 	var c calls
-	f := fixtureOf("0 1 2", c.batches(func([]int, int) error { return Each([]error{nil, Stop(errBoom), nil}) }))
+	f := fixtureOf("0 1 2", c.batches(func([]int, int) error { return Each([]error{nil, Stop(errBoom), DeadLetter(errBoom)}) }))
 	if err := f.run(t); !errors.Is(err, errBoom) {
 		t.Errorf("got %v", err)
 	}
 	f.wantPosition(t, 1)
+	f.wantDead(t) // what stands behind the stop comes again
 }
 
 func TestOneErrorForABatchIsTriedAgainAndThenOneByOne(t *testing.T) {
