@@ -152,6 +152,21 @@ func TestRealKafkaSecured(t *testing.T) {
 		roundTrip(t, orders, topic, group)
 		cluster.Start(leader)
 	})
+	t.Run("a paused broker answers nobody, a stopped one is not missed", func(t *testing.T) {
+		alone := cluster.Cluster("orders")
+		alone.Seeds = []string{cluster.Node(1).Address}
+		cluster.Pause(1)
+		within(t, func(ctx context.Context) { wantText(t, alone.Ping(ctx), "no answer") })
+		cluster.Resume(1)
+		within(t, func(ctx context.Context) {
+			if err := alone.Ping(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+		cluster.Stop(2)
+		roundTrip(t, cluster.Cluster("orders"), topic, group)
+		cluster.Start(2)
+	})
 }
 
 // roundTrip produces ten records and consumes them in the group.
