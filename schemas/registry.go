@@ -311,7 +311,7 @@ func (r *Registry) references(ctx context.Context, refs []Reference) ([]Schema, 
 			if err := visit(rec.refs); err != nil {
 				return err
 			}
-			s, err := Parse(rec.text, slices.Clip(found)...)
+			s, err := r.limits.Parse(rec.text, slices.Clip(found)...)
 			if err != nil {
 				return fmt.Errorf("%w: the referenced version %d of subject %s: %w", ErrIncompatible, ref.Version, ref.Subject, err)
 			}
