@@ -23,7 +23,7 @@ var (
 	ErrUnknown = errors.New("unknown")
 	// ErrClosed says that the producer is closed. Such an event is rejected, unless Close cut it off on its way.
 	ErrClosed = errors.New("the producer is closed")
-	// ErrTooLarge says that the record is larger than Config.MaxBytes, than a batch (1 MB), or than the topic's max.message.bytes.
+	// ErrTooLarge says that the record is larger than Config.BatchBytes or MaxBytes, or than the topic's max.message.bytes.
 	ErrTooLarge = errors.New("the event is too large")
 	// ErrUnknownTopic says that the cluster has no such topic, and none is made on the side.
 	ErrUnknownTopic = errors.New("the topic does not exist")
@@ -214,7 +214,7 @@ func (p *Producer) explain(topic string, err error) (kind, cause error) {
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
 		return ErrUnknownTopic, fmt.Errorf("topic %s does not exist: declare it and run millrace topics apply: %w", topic, err)
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
-		return ErrTooLarge, fmt.Errorf("the event, or the batch it is in, is too large for topic %s: raise its max.message.bytes, or publish a reference to the data: %w", topic, err)
+		return ErrTooLarge, fmt.Errorf("the event, or the batch it is in, is too large for topic %s: raise Config.BatchBytes or the topic's max.message.bytes, or publish a reference to the data: %w", topic, err)
 	case isAny(err, denials):
 		return ErrNotAuthorized, p.cluster.Explain(err, "Write", "topic "+topic)
 	}

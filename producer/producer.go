@@ -77,6 +77,10 @@ type Config struct {
 	// MaxBytes bounds the same records by their size: keys, values and headers, before compression. An event above
 	// it is rejected. Defaults to 64 MiB.
 	MaxBytes int64
+	// BatchBytes is the size of the largest batch that is sent, and so of the largest record, before compression. The
+	// max.message.bytes of every topic that is published to must not be below it. Defaults to 1,000,012, a little less
+	// than Kafka's own default.
+	BatchBytes int32
 	// Redirect names the topic that an event for topic is sent to instead. An error rejects the event; an empty
 	// name captures it: it is encoded, sent nowhere and answered as if it had been. Nil redirects nothing.
 	Redirect func(topic string) (string, error)
@@ -90,6 +94,9 @@ const (
 	defaultLinger     = 5 * time.Millisecond
 	defaultMaxRecords = 50_000
 	defaultMaxBytes   = 64 << 20
+	defaultBatchBytes = 1_000_012
+	minBatchBytes     = 1 << 10
+	maxBatchBytes     = 64 << 20 // what kafka.Cluster unpacks
 	maxLinger         = time.Minute
 
 	// unknownTopicRetries is how often a topic that the cluster does not know is looked up again. A topic made a
@@ -109,6 +116,9 @@ func (c Config) withDefaults() Config {
 	if c.MaxBytes == 0 {
 		c.MaxBytes = defaultMaxBytes
 	}
+	if c.BatchBytes == 0 {
+		c.BatchBytes = defaultBatchBytes
+	}
 	if c.Log == nil {
 		c.Log = zap.NewNop()
 	}
@@ -124,6 +134,9 @@ func (c Config) validate() error {
 	}
 	if c.MaxRecords < 0 || c.MaxBytes < 0 {
 		return errors.New("producer: Config.MaxRecords and Config.MaxBytes must not be negative")
+	}
+	if c.BatchBytes < minBatchBytes || c.BatchBytes > maxBatchBytes {
+		return fmt.Errorf("producer: Config.BatchBytes: %d is not between %d and %d", c.BatchBytes, minBatchBytes, maxBatchBytes)
 	}
 	if len(c.Source) > maxAttribute {
 		return fmt.Errorf("producer: Config.Source has %d bytes; at most %d are allowed", len(c.Source), maxAttribute)
@@ -163,6 +176,7 @@ func New(c kafka.Cluster, enc Encoder, cfg Config) (*Producer, error) {
 		kgo.RequiredAcks(kgo.AllISRAcks()), // idempotence is on by default, and stays on
 		kgo.RecordPartitioner(partitioner()),
 		kgo.ProducerBatchCompression(codecs[cfg.Compression]),
+		kgo.ProducerBatchMaxBytes(cfg.BatchBytes),
 		kgo.ProducerLinger(max(0, cfg.Linger)),
 		kgo.UnknownTopicRetries(unknownTopicRetries),
 		kgo.MetadataMinAge(metadataMinAge),

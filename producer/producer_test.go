@@ -207,7 +207,7 @@ func TestAsyncTellsWhereTheEventIs(t *testing.T) {
 func TestEventsThatNobodyCouldReadOrTellApartAreRejected(t *testing.T) {
 	t.Parallel()
 	fake := newFake(t)
-	p := open(t, cluster(fake), producer.Config{MaxBytes: 4096})
+	p := open(t, cluster(fake), producer.Config{BatchBytes: 2048, MaxBytes: 4096})
 	with := func(change func(*event.Event)) event.Event {
 		e := event.New("a", "k", "x")
 		change(&e)
@@ -223,6 +223,7 @@ func TestEventsThatNobodyCouldReadOrTellApartAreRejected(t *testing.T) {
 		{"no id", with(func(e *event.Event) { e.ID = "" }), "event.New", nil},
 		{"a long id", with(func(e *event.Event) { e.ID = strings.Repeat("x", 256) }), "255", nil},
 		{"data that does not fit", with(func(e *event.Event) { e.Data = 7 }), "", errBad},
+		{"larger than a batch", with(func(e *event.Event) { e.Data = strings.Repeat("x", 3000) }), "Config.BatchBytes", producer.ErrTooLarge},
 		{"larger than the producer may hold", with(func(e *event.Event) { e.Data = strings.Repeat("x", 5000) }), "Config.MaxBytes", producer.ErrTooLarge},
 	}
 	for _, tt := range tests {
@@ -238,11 +239,9 @@ func TestEventsThatNobodyCouldReadOrTellApartAreRejected(t *testing.T) {
 				}
 			}
 			check(p.Publish(t.Context(), tt.e))
-			called := false // at once
-			p.PublishAsync(t.Context(), tt.e, func(_ event.Event, err error) { called = true; check(err) })
-			if !called {
-				t.Error("done was not called")
-			}
+			done := make(chan error, 1)
+			p.PublishAsync(t.Context(), tt.e, func(_ event.Event, err error) { done <- err })
+			check(<-done)
 		})
 	}
 }
@@ -397,6 +396,7 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 		{"codec", producer.Config{Compression: "brotli"}, "Config.Compression"},
 		{"linger", producer.Config{Linger: time.Hour}, "Config.Linger"},
 		{"records", producer.Config{MaxRecords: -1}, "Config.MaxRecords"},
+		{"batch", producer.Config{BatchBytes: 100}, "Config.BatchBytes"},
 		{"bytes", producer.Config{MaxBytes: -1}, "Config.MaxBytes"},
 		{"source", producer.Config{Source: strings.Repeat("x", 300)}, "Config.Source"},
 	}
