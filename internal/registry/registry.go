@@ -127,9 +127,17 @@ func (r *Registry) AwaitReady(ctx context.Context) error {
 	}
 }
 
-// Run opens the store, reads it and follows it until ctx ends; then it returns nil. An error of the store ends it, and
-// the registry answers 503 until Run is called again. One Run at a time.
+// Run opens the store, reads it and follows it until ctx ends; then it returns nil, wherever it is. An error of the store
+// ends it, and the registry answers 503 until Run is called again. One Run at a time.
 func (r *Registry) Run(ctx context.Context) error {
+	err := r.run(ctx)
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // asked to stop
+	}
+	return err
+}
+
+func (r *Registry) run(ctx context.Context) error {
 	log, err := r.store.Open(ctx)
 	if err != nil {
 		return fmt.Errorf("open the registry's store: %w", err)
@@ -145,9 +153,6 @@ func (r *Registry) Run(ctx context.Context) error {
 	for {
 		records, err := log.Next(ctx)
 		if err != nil {
-			if ctx.Err() != nil {
-				return nil // asked to stop
-			}
 			return fmt.Errorf("follow the registry's log: %w", err)
 		}
 		r.take(records, end)

@@ -245,16 +245,77 @@ func TestTopicThatWouldLoseSchemasIsRefused(t *testing.T) {
 	}
 }
 
-func TestRunEndsWhenAskedWhileOpening(t *testing.T) {
+// stopping is a store during whose call at the registry is told to stop.
+type stopping struct {
+	at   string
+	stop context.CancelFunc
+}
+
+func (s *stopping) call(ctx context.Context, name string) error {
+	if name == s.at {
+		s.stop()
+		<-ctx.Done()
+	}
+	return ctx.Err()
+}
+
+func (s *stopping) Open(ctx context.Context) (registry.Log, error) { return s, s.call(ctx, "open") }
+
+func (s *stopping) Append(ctx context.Context, _, _ []byte) (int64, error) {
+	return 0, s.call(ctx, "append")
+}
+
+func (s *stopping) Next(ctx context.Context) ([]registry.Record, error) {
+	return nil, s.call(ctx, "next")
+}
+
+func (s *stopping) End(ctx context.Context) (int64, error) { return 0, s.call(ctx, "end") }
+
+func (s *stopping) Close() {}
+
+// A registry that is told to stop has stopped in order, however far its start had come: once it was an error when it was
+// still looking for the end of its log, and a service that stopped soon after its start exited with 1.
+func TestAStopIsNoError(t *testing.T) {
+	t.Parallel()
+	for _, at := range []string{"open", "append", "next"} {
+		t.Run("at "+at, func(t *testing.T) {
+			t.Parallel()
+			ctx, stop := context.WithCancel(t.Context())
+			reg, err := registry.New(&stopping{at, stop}, registry.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := reg.Run(ctx); err != nil || ctx.Err() == nil {
+				t.Errorf("got %v, want nil", err)
+			}
+		})
+	}
+	for name, store := range stores {
+		t.Run("before the start, "+name, func(t *testing.T) {
+			t.Parallel()
+			ctx, stop := context.WithCancel(t.Context())
+			stop()
+			reg, err := registry.New(store(t), registry.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := reg.Run(ctx); err != nil {
+				t.Errorf("got %v, want nil", err)
+			}
+		})
+	}
+}
+
+func TestRunEndsWhereNoClusterAnswers(t *testing.T) {
 	t.Parallel()
 	reg, err := registry.New(registry.Kafka(kafka.Cluster{Seeds: []string{"127.0.0.1:1"}}, registry.KafkaConfig{}), registry.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := reg.Run(ctx); err == nil {
-		t.Error("nothing listens there")
+	if err := reg.Run(ctx); err == nil || ctx.Err() != nil {
+		t.Errorf("got %v: nothing listens there", err)
 	}
 }
 
