@@ -139,8 +139,8 @@ func TestAPanicOfABatchIsOneErrorForAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.wantDead(t, 1)
-	if f.buried[0].class != "panic" {
-		t.Errorf("the class is %s", f.buried[0].class)
+	if f.buried[0].Class != "panic" {
+		t.Errorf("the class is %s", f.buried[0].Class)
 	}
 }
 

@@ -39,6 +39,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/millrace/millrace/deadletter"
 	"github.com/millrace/millrace/event"
 	"github.com/millrace/millrace/position"
 )
@@ -110,8 +111,8 @@ type Config struct {
 	Incompatible Kind
 	// Burst stops Run instead of draining a topic into the dead letters.
 	Burst Burst
-	// CreateTopics creates missing dead-letter topics at start, with the cluster's default replication. By
-	// default they must exist: millrace topics apply makes them.
+	// CreateTopics creates missing dead-letter topics at start, as deadletter.Create does. By default they must
+	// exist: a dead letter that cannot be written holds its partition.
 	CreateTopics bool
 
 	// Drain is how long handlers may go on when partitions are given up or Run is to end. Defaults to 20 s.
@@ -175,8 +176,8 @@ func (c Config) validate() error {
 		if t == "" || slices.Contains(c.Topics[:i], t) {
 			return fmt.Errorf("consumer: Config.Topics %q has an empty or repeated name", c.Topics)
 		}
-		if len(t)+len(c.Group) > 230 {
-			return fmt.Errorf("consumer: topic %s and group %s have more than 230 characters together: their dead letters would have no valid topic name", t, c.Group)
+		if err := deadletter.Check(t, c.Group); err != nil {
+			return fmt.Errorf("consumer: Config.Group: %w", err)
 		}
 	}
 	for name, d := range map[string]time.Duration{

@@ -11,8 +11,10 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/millrace/millrace/cursor"
+	"github.com/millrace/millrace/deadletter"
 	"github.com/millrace/millrace/internal/engine"
 	"github.com/millrace/millrace/kafka"
+	"github.com/millrace/millrace/producer"
 	"github.com/millrace/millrace/schemas"
 )
 
@@ -31,17 +33,22 @@ func Run(ctx context.Context, c kafka.Cluster, dec Decoder, m *Mux, cfg Config) 
 		return fmt.Errorf("consume as %s: %w", cfg.Group, err)
 	}
 	if cfg.CreateTopics {
-		if err := digGraves(ctx, c, cfg); err != nil {
+		if err := deadletter.Create(ctx, c, cfg.Group, cfg.Topics...); err != nil {
 			return err
 		}
 	}
-	client, err := c.Client()
+	pub, err := producer.New(c, nil, producer.Config{Log: cfg.Log}) // without a source: the copy keeps its own
 	if err != nil {
 		return err
 	}
-	defer client.Close()
-	return run(ctx, feed, feed.Store(), dec, m, cfg, graves{client, cfg.Group})
+	err = run(ctx, feed, feed.Store(), dec, m, cfg, deadletter.New(pub, cfg.Group, deadletter.Config{}))
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	return errors.Join(err, pub.Close(closing)) // nothing is left in it: every letter was waited for, or given up
 }
+
+// closeTimeout bounds the closing of the dead letters' producer.
+const closeTimeout = 5 * time.Second
 
 // run is Run between its ends: records from f, positions in s, dead letters to letters.
 func run(ctx context.Context, f engine.Feed, s cursor.Store, dec Decoder, m *Mux, cfg Config, letters graveyard) error {

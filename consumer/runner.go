@@ -7,10 +7,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
 	"github.com/millrace/millrace/cursor"
+	"github.com/millrace/millrace/deadletter"
 	"github.com/millrace/millrace/event"
 	"github.com/millrace/millrace/internal/engine"
 	"github.com/millrace/millrace/internal/verdict"
@@ -18,19 +18,10 @@ import (
 	"github.com/millrace/millrace/schemas"
 )
 
-// graveyard takes the copy of a record that is given up, and returns once it is acknowledged.
+// graveyard takes the copy of an event that is given up, and returns nil once it is acknowledged. *deadletter.Writer is
+// one.
 type graveyard interface {
-	bury(ctx context.Context, r *kgo.Record, why failure) error
-}
-
-// failure is why a record is given up.
-type failure struct {
-	handler  string
-	attempts int
-	first    time.Time // of the first failure
-	last     time.Time
-	class    string
-	err      error
+	Write(ctx context.Context, e event.Event, f deadletter.Failure) error
 }
 
 // runner is the engine's handler: it works through a batch of records with the mux and settles what each attempt's
@@ -357,20 +348,17 @@ func (rd *round) goesOn() {
 // would be one too many, Pause when the partition is given up before that. While the dead letters cannot be
 // written the partition waits here: the handler's verdict stands, and running it again would not change it.
 func (rd *round) bury(ctx context.Context, i int, r *route, err error) Verdict {
-	item, e := rd.b.Items[i], &rd.events[i]
+	e := &rd.events[i]
 	if dead, of, refused := rd.p.burst.letter(rd.cfg.Burst); refused {
 		return Verdict{Kind: verdict.Stop, Err: &BurstError{Topic: e.Topic, Partition: e.Partition, Dead: dead, Of: of, Err: err}}
 	}
-	f := failure{handler: r.label(), attempts: item.Attempt, first: item.First, last: rd.now(), class: class(err), err: err}
-	if f.first.IsZero() {
-		f.first = f.last
-	}
+	f := rd.failure(i, r, err)
 	for try := 1; ; try++ {
-		werr := rd.letters.bury(ctx, item.Record, f)
+		werr := rd.write(ctx, *e, f)
 		if werr == nil {
-			rd.cfg.Observer.DeadLettered(rd.b.ID, f.handler, f.class)
-			rd.cfg.Log.Warn("dead letter", rd.place(e, zap.String("handler", f.handler), zap.String("class", f.class),
-				zap.Int("attempt", f.attempts), zap.Error(err))...)
+			rd.cfg.Observer.DeadLettered(rd.b.ID, f.Handler, string(f.Class))
+			rd.cfg.Log.Warn("dead letter", rd.place(e, zap.String("handler", f.Handler), zap.String("class", string(f.Class)),
+				zap.Int("attempt", f.Attempts), zap.Error(err))...)
 			return Verdict{}
 		}
 		rd.cfg.Observer.Problem(rd.b.ID, werr)
@@ -382,6 +370,34 @@ func (rd *round) bury(ctx context.Context, i int, r *route, err error) Verdict {
 		}
 	}
 }
+
+// letterTimeout bounds one try at a dead letter. A copy whose answer was late may be there twice, with one id.
+const letterTimeout = 15 * time.Second
+
+func (rd *round) write(ctx context.Context, e event.Event, f deadletter.Failure) error {
+	ctx, cancel := context.WithTimeout(ctx, letterTimeout)
+	defer cancel()
+	return rd.letters.Write(ctx, e, f)
+}
+
+// failure is why item i is given up.
+func (rd *round) failure(i int, r *route, err error) deadletter.Failure {
+	item := rd.b.Items[i]
+	f := deadletter.Failure{
+		Class: class(err), Err: err, Handler: r.label(), Attempts: item.Attempt, First: item.First, Last: rd.now(),
+		LogAppend: item.Record.Attrs.TimestampType() == logAppendTime,
+	}
+	if f.First.IsZero() {
+		f.First = f.Last
+	}
+	if p, ok := errors.AsType[*PanicError](err); ok {
+		f.Stack = p.Stack
+	}
+	return f
+}
+
+// logAppendTime is kgo's number for a timestamp that the broker has set.
+const logAppendTime = 1
 
 // sleep waits for d, and reports false when the partition is to be given up meanwhile.
 func (rd *round) sleep(ctx context.Context, d time.Duration) bool {
@@ -426,20 +442,23 @@ func (r *route) label() string {
 }
 
 // class is the error's class: a small, bounded set, for headers and metrics.
-func class(err error) string {
-	var panicked *PanicError
+func class(err error) deadletter.Class {
 	var undecoded *decodeError
+	isDecode := errors.As(err, &undecoded)
+	_, panicked := errors.AsType[*PanicError](err)
 	switch {
-	case errors.As(err, &panicked):
-		return "panic"
-	case errors.As(err, &undecoded) && errors.Is(err, schemas.ErrIncompatible):
-		return "incompatible"
-	case errors.As(err, &undecoded):
-		return "poison"
+	case panicked:
+		return deadletter.Panic
+	case isDecode && errors.Is(err, schemas.ErrIncompatible):
+		return deadletter.Incompatible
+	case isDecode:
+		return deadletter.Poison
+	case VerdictOf(err).Kind == verdict.DeadLetter:
+		return deadletter.Rejected
 	case errors.Is(err, context.DeadlineExceeded):
-		return "timeout"
+		return deadletter.Timeout
 	default:
-		return "handler"
+		return deadletter.Handler
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/millrace/millrace/cursor"
+	"github.com/millrace/millrace/deadletter"
 	"github.com/millrace/millrace/event"
 	"github.com/millrace/millrace/internal/engine"
 	"github.com/millrace/millrace/schemas"
@@ -49,7 +50,7 @@ type fixture struct {
 	burials int
 
 	mu       sync.Mutex
-	buried   []failure
+	buried   []deadletter.Failure
 	offsets  []int64 // of the dead letters
 	position int64
 }
@@ -75,7 +76,7 @@ func (f *fixture) Decode(_ context.Context, e *event.Event, into any) error {
 	return json.Unmarshal([]byte(`{"n":`+string(e.Value)+`}`), into)
 }
 
-func (f *fixture) bury(_ context.Context, r *kgo.Record, why failure) error {
+func (f *fixture) Write(_ context.Context, e event.Event, why deadletter.Failure) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.burials++
@@ -85,7 +86,7 @@ func (f *fixture) bury(_ context.Context, r *kgo.Record, why failure) error {
 		}
 	}
 	f.buried = append(f.buried, why)
-	f.offsets = append(f.offsets, r.Offset)
+	f.offsets = append(f.offsets, e.Offset)
 	return nil
 }
 
@@ -191,14 +192,15 @@ func TestEachVerdictMovesThePositionAsItSays(t *testing.T) {
 		err      error
 		position int64
 		dead     []int64
+		class    deadletter.Class
 		ends     error
 	}{
-		{"done", nil, 3, nil, nil},
-		{"drop", Drop(errBoom), 3, nil, nil},
-		{"dead letter", DeadLetter(errBoom), 3, []int64{1}, nil},
-		{"retries, then the dead letters", errBoom, 3, []int64{1}, nil},
-		{"retry after, then the dead letters", RetryAfter(time.Hour, errBoom), 3, []int64{1}, nil},
-		{"stop keeps what was done", Stop(errBoom), 1, nil, errBoom},
+		{"done", nil, 3, nil, "", nil},
+		{"drop", Drop(errBoom), 3, nil, "", nil},
+		{"dead letter", DeadLetter(errBoom), 3, []int64{1}, deadletter.Rejected, nil},
+		{"retries, then the dead letters", errBoom, 3, []int64{1}, deadletter.Handler, nil},
+		{"retry after, then the dead letters", RetryAfter(time.Hour, errBoom), 3, []int64{1}, deadletter.Handler, nil},
+		{"stop keeps what was done", Stop(errBoom), 1, nil, "", errBoom},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -217,6 +219,9 @@ func TestEachVerdictMovesThePositionAsItSays(t *testing.T) {
 			}
 			f.wantPosition(t, tt.position)
 			f.wantDead(t, tt.dead...)
+			if len(tt.dead) > 0 && f.buried[0].Class != tt.class {
+				t.Errorf("the class is %s, want %s", f.buried[0].Class, tt.class)
+			}
 		})
 	}
 }
@@ -275,7 +280,7 @@ func TestTheLastAttemptIsDeadLetteredWithItsHistory(t *testing.T) {
 	}
 	c.want(t, "7/1", "7/2", "7/3")
 	d := f.buried[0]
-	if d.attempts != 3 || d.handler != "num" || d.class != "handler" || !errors.Is(d.err, errBoom) || !d.first.Before(d.last) {
+	if d.Attempts != 3 || d.Handler != "num" || d.Class != "handler" || !errors.Is(d.Err, errBoom) || !d.First.Before(d.Last) {
 		t.Errorf("got %+v", d)
 	}
 }
@@ -314,8 +319,8 @@ func TestAPanicIsTriedAgainAndThenDeadLettered(t *testing.T) {
 	}
 	c.want(t, "0/1", "1/1", "1/2", "2/1", "2/2")
 	f.wantDead(t, 1)
-	if f.buried[0].class != "panic" {
-		t.Errorf("the class is %s", f.buried[0].class)
+	if d := f.buried[0]; d.Class != deadletter.Panic || len(d.Stack) == 0 {
+		t.Errorf("got %+v", d)
 	}
 }
 
@@ -328,7 +333,7 @@ func TestPoisonIsDeadLetteredAtOnce(t *testing.T) {
 	}
 	c.want(t, "0/1", "2/1")
 	f.wantDead(t, 1)
-	if d := f.buried[0]; d.class != "poison" || d.attempts != 1 {
+	if d := f.buried[0]; d.Class != "poison" || d.Attempts != 1 {
 		t.Errorf("got %+v", d)
 	}
 }
@@ -424,8 +429,8 @@ func TestAnIncompatibleSchemaStopsByDefault(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.wantDead(t, 1)
-	if f.buried[0].class != "incompatible" {
-		t.Errorf("the class is %s", f.buried[0].class)
+	if f.buried[0].Class != "incompatible" {
+		t.Errorf("the class is %s", f.buried[0].Class)
 	}
 }
 
@@ -471,7 +476,7 @@ func TestAnAttemptEndsWithItsTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.wantDead(t, 0)
-	if d := f.buried[0]; d.class != "timeout" || d.last.Sub(d.first) < time.Minute {
+	if d := f.buried[0]; d.Class != "timeout" || d.Last.Sub(d.First) < time.Minute {
 		t.Errorf("got %+v", d)
 	}
 }
