@@ -198,7 +198,7 @@ func consumeAll(t *testing.T, c kafka.Cluster, topic string, n int) []*kgo.Recor
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cl := client(t, c, kgo.ConsumeTopics(topic), kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()))
+	cl := kafkatest.Client(t, c, kgo.ConsumeTopics(topic), kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()))
 	var out []*kgo.Record
 	for len(out) < n {
 		fetches := cl.PollFetches(ctx)

@@ -33,7 +33,7 @@ func TestRealKafkaCommand(t *testing.T) {
 	defer cancel()
 
 	first, c := command(ctx, t, bin, dir)
-	admin := kadm.NewClient(client(t, c))
+	admin := kadm.NewClient(kafkatest.Client(t, c))
 	if _, err := admin.CreateTopic(ctx, 1, 1, nil, "kept"); err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestRealKafkaCommand(t *testing.T) {
 	if again.Seeds[0] != c.Seeds[0] {
 		t.Errorf("serves at %s, before at %s", again.Seeds[0], c.Seeds[0])
 	}
-	topics, err := kadm.NewClient(client(t, again)).ListTopics(ctx)
+	topics, err := kadm.NewClient(kafkatest.Client(t, again)).ListTopics(ctx)
 	if err != nil || !topics.Has("kept") {
 		t.Errorf("topics %v, %v", topics.Names(), err)
 	}

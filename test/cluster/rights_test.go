@@ -1,4 +1,4 @@
-package integration_test
+package cluster_test
 
 import (
 	"context"
@@ -18,7 +18,6 @@ import (
 // What a service does without a right is refused within ten seconds by an error that names who lacks which right on
 // what; nothing hangs.
 func TestRealRightsThatAreMissing(t *testing.T) {
-	t.Parallel()
 	cluster := kafkatest.Secured(t)
 	topic := kafkatest.Topic(t, cluster.Cluster(kafkatest.AdminUser), 3)
 	cluster.Grant("shipping", "topic "+topic, "Read")
