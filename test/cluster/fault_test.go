@@ -135,7 +135,7 @@ func (r *faultRun) member(t *testing.T) *member {
 	t.Helper()
 	r.members++
 	m := &member{name: fmt.Sprintf("member-%d", r.members), done: make(chan error, 1)}
-	m.cmd = exec.Command(os.Args[0]) //nolint:gosec // ourselves
+	m.cmd = exec.Command(os.Args[0])
 	m.cmd.Env = append(slices.Clone(r.env), faultJournal+"="+filepath.Join(r.dir, m.name+".journal"))
 	var log bytes.Buffer
 	m.cmd.Stdout, m.cmd.Stderr = &log, &log
@@ -188,7 +188,7 @@ func (r *faultRun) publish(ctx context.Context) error {
 	wg.Wait()
 	closing, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	return errors.Join(append(errs, p.Close(closing))...)
+	return errors.Join(errors.Join(errs...), p.Close(closing))
 }
 
 // publishKeys publishes the events of every faultPublishers-th key, one of each key at a time, at some 1,100 a second.
@@ -331,7 +331,7 @@ func (m *member) signal(t *testing.T, sig syscall.Signal) {
 func (m *member) kill(t *testing.T) {
 	t.Helper()
 	m.signal(t, syscall.SIGKILL)
-	<-m.done
+	_ = <-m.done // killed
 }
 
 func (m *member) stop(t *testing.T) {
@@ -345,6 +345,6 @@ func (m *member) stop(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Errorf("%s did not stop within 30 s", m.name)
 		_ = m.cmd.Process.Kill()
-		<-m.done
+		_ = <-m.done // killed
 	}
 }
