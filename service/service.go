@@ -25,6 +25,7 @@
 // # Exit codes
 //
 // 0: ended by itself or stopped in order. 1: an error, or not stopped in time. 2: a flag or variable is wrong.
+// 130: ended at once by a second signal.
 package service
 
 import (
@@ -86,12 +87,20 @@ type mover struct {
 
 // Main runs the service until it is told to stop, and exits the process. It is the whole main of a program.
 func Main(name string, wire func(ctx context.Context, s *Service) error) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)                                    // the handler goes with the first signal, so the second ends the process
-	code := Run(ctx, name, os.Args[1:], os.Getenv, os.Stderr, wire) //nolint:forbidigo // this is a program's main
-	stop()
-	os.Exit(code) //nolint:forbidigo // this is a program's main
+	ctx, end := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2) // both are kept, however close they come
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		end()
+		<-signals
+		os.Exit(interrupted) //nolint:forbidigo // this is a program's main
+	}()
+	os.Exit(Run(ctx, name, os.Args[1:], os.Getenv, os.Stderr, wire)) //nolint:forbidigo // this is a program's main
 }
+
+// interrupted is the exit code after a second signal.
+const interrupted = 130
 
 // Run is [Main] as a function: the caller brings signals as ctx, the arguments, the environment and stderr, and
 // gets the exit code.
