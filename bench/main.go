@@ -279,7 +279,7 @@ func (r *result) print(out io.Writer) {
 }
 
 func (r *result) save(dir string, progress io.Writer) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
 	text, err := json.MarshalIndent(r, "", "  ")
@@ -287,7 +287,7 @@ func (r *result) save(dir string, progress io.Writer) error {
 		return err
 	}
 	name := filepath.Join(dir, r.Date.Format("2006-01-02T150405Z")+".json")
-	if err := os.WriteFile(name, append(text, '\n'), 0o644); err != nil {
+	if err := os.WriteFile(name, append(text, '\n'), 0o600); err != nil {
 		return fmt.Errorf("save the result: %w", err)
 	}
 	fmt.Fprintln(progress, "saved", name)

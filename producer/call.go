@@ -32,17 +32,11 @@ type slot struct {
 	settled atomic.Bool
 }
 
-func (p *Producer) newCall(ctx context.Context, events []event.Event) *call {
+func (p *Producer) newCall(events []event.Event) *call {
 	c := &call{producer: p, events: events, slots: make([]slot, len(events)), done: make(chan struct{})}
 	c.pending.Store(int64(len(events)))
 	if p.cfg.Observer != nil {
 		c.began = time.Now()
-	}
-	for i := range c.slots {
-		c.slots[i].call = c
-		if c.now.IsZero() && events[i].Time.IsZero() {
-			c.now = event.Now(ctx)
-		}
 	}
 	return c
 }
@@ -69,27 +63,29 @@ func (s *slot) settle(err error) {
 // refuse settles all slots with err.
 func (c *call) refuse(err error) {
 	for i := range c.slots {
-		c.slots[i].record.Topic, c.slots[i].record.Partition = c.events[i].Topic, -1
-		c.slots[i].settle(err)
+		s := &c.slots[i]
+		s.call, s.record.Topic, s.record.Partition = c, c.events[i].Topic, -1
+		s.settle(err)
 	}
 }
 
 // end is the call's result. What has no answer yet is unknown.
 func (c *call) end(ctx context.Context) error {
 	p := c.producer
-	complete := c.pending.Load() == 0
-	if complete && !c.failed.Load() && p.cfg.Observer == nil {
+	if c.pending.Load() == 0 && !c.failed.Load() {
+		if p.cfg.Observer != nil {
+			took := time.Since(c.began)
+			for i := range c.slots {
+				p.cfg.Observer.Published(c.slots[i].record.Topic, Acked, int(c.slots[i].size), took)
+			}
+		}
 		return nil
-	}
-	var took time.Duration
-	if p.cfg.Observer != nil {
-		took = time.Since(c.began)
 	}
 	results := make([]Result, len(c.slots))
 	good := 0
 	for i := range c.slots {
 		s, r := &c.slots[i], &results[i]
-		*r = Result{Event: c.events[i], Partition: -1, Offset: -1}
+		*r = Result{Event: c.events[i], Topic: s.record.Topic, Partition: -1, Offset: -1}
 		if r.Event.Time.IsZero() {
 			r.Event.Time = c.now
 		}
@@ -97,31 +93,28 @@ func (c *call) end(ctx context.Context) error {
 			r.Event.Source = p.cfg.Source
 		}
 		if s.settled.Load() {
-			r.Topic = s.record.Topic
-			if r.Err = p.judge(&s.item, s.err); r.Err == nil && r.Topic != "" {
-				r.Partition, r.Offset = s.record.Partition, s.record.Offset
-			}
+			r.Err = p.judge(&s.item, s.err)
 		} else {
-			r.Topic, r.Err = s.call.topic(i), p.unanswered(ctx)
+			r.Err = p.unanswered(ctx)
 		}
-		r.Outcome = outcomeOf(r.Err)
+		switch r.Outcome = outcomeOf(r.Err); {
+		case r.Outcome != Acked && s.claimed:
+			event.Unclaim(ctx, &r.Event)
+		case r.Outcome == Acked && r.Topic != "":
+			r.Partition, r.Offset = s.record.Partition, s.record.Offset
+		}
 		if r.Outcome == Acked {
 			good++
-		} else if s.claimed {
-			event.Unclaim(ctx, &r.Event)
 		}
 		if p.cfg.Observer != nil {
-			p.cfg.Observer.Published(r.Topic, r.Outcome, int(s.size), took)
+			p.cfg.Observer.Published(r.Topic, r.Outcome, int(s.size), time.Since(c.began))
 		}
 	}
 	if good == len(results) {
-		return nil
+		return nil // the last answers came meanwhile
 	}
 	return &Error{Results: results}
 }
-
-// topic is where event i was sent to. Publish's goroutine set it, and the client leaves it alone.
-func (c *call) topic(i int) string { return c.slots[i].record.Topic }
 
 // asyncItem is an event of PublishAsync.
 type asyncItem struct {

@@ -72,7 +72,8 @@ type Config struct {
 	// for its answer and does not linger, but for the first to a topic. Negative is no linger. Defaults to 5 ms.
 	Linger time.Duration
 	// MaxRecords is how many records may be on their way at once; past it Publish and PublishAsync wait until a
-	// quarter of them is answered, or their context ends. Defaults to 50,000.
+	// quarter of them is answered, or their context ends. Defaults to 16,384: more is slower, for the
+	// records no longer fit the caches of a processor.
 	MaxRecords int
 	// MaxBytes bounds the same records by their size: keys, values and headers, before compression. An event above
 	// it is rejected. Defaults to 64 MiB.
@@ -92,7 +93,7 @@ type Config struct {
 
 const (
 	defaultLinger     = 5 * time.Millisecond
-	defaultMaxRecords = 50_000
+	defaultMaxRecords = 16_384
 	defaultMaxBytes   = 64 << 20
 	defaultBatchBytes = 1_000_012
 	minBatchBytes     = 1 << 10
@@ -214,7 +215,7 @@ func (p *Producer) Publish(ctx context.Context, events ...event.Event) error {
 	p.mu.RLock()
 	closed := p.closed
 	p.mu.RUnlock()
-	c := p.newCall(ctx, events)
+	c := p.newCall(events)
 	if closed {
 		c.refuse(errClosed())
 		return c.end(ctx)
@@ -227,6 +228,10 @@ func (p *Producer) Publish(ctx context.Context, events ...event.Event) error {
 	for i := range events {
 		e = events[i]
 		s := &c.slots[i]
+		s.call = c
+		if c.now.IsZero() && e.Time.IsZero() {
+			c.now = stamp(ctx)
+		}
 		if err := p.send(ctx, &b, &e, c.now, &s.item); err != nil {
 			s.settle(err)
 		} else if s.record.Topic == "" {
@@ -269,7 +274,7 @@ func (p *Producer) PublishAsync(ctx context.Context, e event.Event, done func(ev
 	}
 	var now time.Time
 	if e.Time.IsZero() {
-		now = event.Now(ctx)
+		now = stamp(ctx)
 	}
 	err := p.prepare(ctx, &b.buffers, &a.event, now, &a.item)
 	p.buffers.Put(b) // before the wait: others may use it meanwhile

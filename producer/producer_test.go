@@ -28,7 +28,7 @@ func TestAPublishedEventIsOnTheLogWithItsAttributes(t *testing.T) {
 	e := event.New("a", "k", "hello")
 	e.Tenant = "acme"
 	e.Headers = event.Headers{{Key: "x", Value: []byte("1")}}
-	clock := time.Date(2026, 11, 24, 9, 0, 0, 5, time.UTC)
+	clock := time.Date(2026, 11, 24, 9, 0, 0, 5e6, time.UTC)
 	ctx := event.WithClock(soon(t), func() time.Time { return clock })
 	if err := p.Publish(ctx, e); err != nil {
 		t.Fatal(err)
