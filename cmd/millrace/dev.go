@@ -49,7 +49,7 @@ next start goes on where this one stopped. It listens on 127.0.0.1 only.
 
 The broker is not replicated: for production use Apache Kafka.`,
 		Example: "  millrace dev\n  millrace dev --demo\n  millrace dev --port 0 --data /tmp/other",
-		Args:    names("nothing more", 0, -1),
+		Args:    nothing,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
 			if f.broker, err = loopbackPort(cmd, "port", f.port); err != nil {
@@ -73,6 +73,14 @@ The broker is not replicated: for production use Apache Kafka.`,
 	fs.BoolVar(&f.sync, "sync-writes", false, "flush each write to the disk before it is acknowledged: survives a power failure, slower")
 	fs.DurationVar(&f.length, "for", 0, "stop by itself after this `time`")
 	return cmd
+}
+
+// nothing is the argument check of a command without arguments.
+func nothing(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return hint(usage(fmt.Errorf("%s takes no argument, and got %q", cmd.CommandPath(), args[0])), cmd.CommandPath()+" --help")
 }
 
 // loopbackPort is the address of a port flag, "" when it was not given.

@@ -22,7 +22,7 @@ func (a *app) brokerCommand() *cobra.Command {
 	var cfg devbroker.Config
 	cmd := &cobra.Command{
 		Use: "broker", Short: "The embedded broker, as a child of millrace dev", Hidden: true,
-		Args: names("nothing more", 0, -1),
+		Args: nothing,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if a.getenv(service.StatusEnv) == "" {
 				return hint(usage(errors.New("the broker is a child process of millrace dev")), "millrace dev")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -252,23 +253,30 @@ func (s *shopFloor) kill() {
 			s.board.note("kill %s: %v", victim.name, err)
 			return
 		}
-		s.board.note("killed %s (pid %d, SIGKILL): it starts again and goes on from what its group committed", victim.name, victim.pid)
+		s.board.note("killed %s (pid %d, SIGKILL): it starts again, and goes on from its group's position once the dead member's session has run out", victim.name, victim.pid)
 		return
 	}
 	s.board.note("no consumer is running that could be killed")
 }
 
-// poison publishes bytes that no schema explains.
+// poison publishes what looks like an order and does not decode: the frame names the schema, the bytes are none of it.
 func (s *shopFloor) poison(ctx context.Context) {
 	s.poured++
-	r := &kgo.Record{Topic: shop.Orders, Key: fmt.Appendf(nil, "poison-%d", s.poured), Value: []byte("this is no order")}
+	key := fmt.Appendf(nil, "poison-%d", s.poured)
 	go func() {
 		ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 		defer cancel()
+		schema, err := s.schemas.Latest(ctx, shop.Orders+"-value")
+		if err != nil {
+			s.board.note("publish poison: %v", err)
+			return
+		}
+		value := binary.BigEndian.AppendUint32([]byte{0}, uint32(schema.ID))
+		r := &kgo.Record{Topic: shop.Orders, Key: key, Value: append(value, "\xff\xff\xff\xff this is no order"...)}
 		if err := s.client.ProduceSync(ctx, r).FirstErr(); err != nil {
 			s.board.note("publish poison: %v", err)
 			return
 		}
-		s.board.note("poison published: %s partition %d offset %d is no Avro; each group sends it to its dead letters and goes on", r.Topic, r.Partition, r.Offset)
+		s.board.note("poison published: %s partition %d offset %d does not decode; each group sends it to its dead letters and goes on", r.Topic, r.Partition, r.Offset)
 	}()
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -237,22 +238,31 @@ func (b *board) next() [][2]string {
 	return next
 }
 
-// table is a line per service.
+// table is a line per service. What matters most stands first: a narrow terminal cuts the end.
 func (b *board) table() []styled {
 	if len(b.rows) == 0 {
 		return nil
 	}
-	lines := []styled{{fmt.Sprintf("  %-11s %-11s %9s %7s %8s %19s  %s", "SERVICE", "STATE", "RATE", "LAG", "AGE", "DONE", "RESULT"), bold}}
+	wide := len("RESULT")
+	for _, r := range b.rows {
+		wide = max(wide, len([]rune(r.status.Result)))
+	}
+	const format = "  %-11s %-10s %9s %6s %6s  %-*s  %-19s %s"
+	lines := []styled{{fmt.Sprintf(format, "SERVICE", "STATE", "RATE", "LAG", "AGE", wide, "RESULT", "DONE", "PID"), bold}}
 	for _, r := range b.rows {
 		lag, late, done := "-", "-", number(r.status.Handled)
 		if r.group {
 			lag, late = number(r.status.Lag), fmt.Sprintf("%.1fs", r.status.LagSeconds)
-			if r.state != "running" { // nobody but the group knows
+			if r.state != "running" || r.killed { // without partitions it does not know: the group does
 				lag, late = number(r.end-r.done), "-"
 			}
 			done = number(r.done) + " of " + number(r.end)
 		}
-		l := styled{fmt.Sprintf("  %-11s %-11s %7.1f/s %7s %8s %19s  %s", r.name, r.state, r.status.Rate, lag, late, done, printable(r.status.Result)), plain}
+		state := r.state
+		if r.killed && state == "running" {
+			state = "rejoining"
+		}
+		l := styled{fmt.Sprintf(format, r.name, state, fmt.Sprintf("%.1f/s", r.status.Rate), lag, late, wide, printable(r.status.Result), done, strconv.Itoa(r.pid)), plain}
 		if r.pid == 0 {
 			l.style = red
 		}

@@ -83,7 +83,10 @@ func TestADifferenceIsCounted(t *testing.T) {
 	if n, err := compare(io.Discard, events, file); n != 0 || err != nil {
 		t.Errorf("got %d, %v; want no difference", n, err)
 	}
-	for f := range flights([]byte(three)) { // the first flight twice
+	for f, err := range flights([]byte(three)) { // the first flight twice
+		if err != nil {
+			t.Fatal(err)
+		}
 		events.add(f)
 		break
 	}

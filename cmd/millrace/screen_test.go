@@ -1,0 +1,102 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/internal/devbroker"
+	"github.com/millrace/millrace/service"
+)
+
+func demoBoard() *board {
+	b := newBoard(devFlags{data: ".millrace", demo: true})
+	b.brokerUp(devbroker.Up{Addr: "127.0.0.1:9092", PID: 7})
+	b.registryUp("http://127.0.0.1:8081")
+	b.serve([]string{storefront, "fraud"})
+	b.row("fraud", func(r *row) {
+		r.pid, r.state, r.status = 8, "running", service.Status{Rate: 25, Result: "3 of 90 flagged"}
+		b.positionLocked(r, 1_200, 1_234)
+	})
+	return b
+}
+
+func text(lines []styled) string {
+	var s strings.Builder
+	for _, l := range lines {
+		s.WriteString(l.text + "\n")
+	}
+	return s.String()
+}
+
+func TestBoard(t *testing.T) {
+	t.Parallel()
+	got := text(demoBoard().block(50))
+	for _, want := range []string{"127.0.0.1:9092", "pid 7", "http://127.0.0.1:8081", "fraud", "25.0/s", "1,200 of 1,234", "3 of 90 flagged", "q quits"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in:\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "export") {
+		t.Errorf("where the command looks anyway there is nothing to export:\n%s", got)
+	}
+}
+
+func TestBoardFitsTheTerminal(t *testing.T) {
+	t.Parallel()
+	b := demoBoard()
+	for range 100 {
+		b.note("one\ntwo")
+	}
+	for height := 2; height < 40; height++ {
+		if n := len(b.block(height)); n >= height {
+			t.Errorf("%d lines on a terminal of %d: the top would scroll away", n, height)
+		}
+	}
+	if got := clip("äöü", 2); got != "ä…" {
+		t.Errorf("clip: got %q, want ä…", got)
+	}
+}
+
+// A killed consumer is back when its group's position is past all that was there when it died, and not before.
+func TestBoardSaysWhenAKilledConsumerHasCaughtUp(t *testing.T) {
+	t.Parallel()
+	b := demoBoard()
+	at := func(pid int, done, end int64) string {
+		b.row("fraud", func(r *row) {
+			r.pid = pid
+			b.positionLocked(r, done, end)
+		})
+		return text(b.block(50))
+	}
+	b.row("fraud", func(r *row) { r.killed, r.owes = true, owesNow })
+	for _, step := range []struct {
+		pid       int
+		done, end int64
+		back      bool
+	}{{0, 1_200, 1_300, false}, {9, 1_200, 1_400, false}, {9, 1_299, 1_500, false}, {0, 1_300, 1_500, false}, {9, 1_300, 1_500, true}} {
+		if got := strings.Contains(at(step.pid, step.done, step.end), "fraud is back (pid 9): all 1,300 events up to its death are done"); got != step.back {
+			t.Errorf("%+v: said %v, want %v", step, got, step.back)
+		}
+	}
+}
+
+// Without a terminal what runs where is said once, a note once, and the table every few seconds.
+func TestPlainScreen(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	s := &screen{out: &out}
+	b := demoBoard()
+	now := time.Unix(0, 0)
+	b.note("hello\x1b[2J")
+	for range 9 {
+		s.draw(b, now)
+		now = now.Add(time.Second)
+	}
+	got := out.String()
+	for want, n := range map[string]int{"Millrace dev": 1, "hello␛[2J": 1, "SERVICE": 3} {
+		if c := strings.Count(got, want); c != n {
+			t.Errorf("%q: %d times, want %d:\n%s", want, c, n, got)
+		}
+	}
+}
