@@ -154,6 +154,7 @@ func Serve(ctx context.Context, cfg Config) (err error) {
 func options(cfg Config, data string, ln net.Listener) []kfake.Opt {
 	opts := []kfake.Opt{
 		kfake.NumBrokers(1),
+		kfake.DefaultNumPartitions(1),   // as Kafka's own num.partitions
 		kfake.ClusterID(newClusterID()), // the data's own wins
 		kfake.DataDir(data),
 		kfake.ListenFn(func(string, string) (net.Listener, error) { return ln, nil }),
