@@ -38,7 +38,7 @@ func Analyse(ctx context.Context, s *service.Service, revenue *Revenue) error {
 	}
 	mux := consumer.NewMux()
 	consumer.OnBatch(mux, revenue.OrdersPlaced)
-	s.Consume(mux, consumer.Config{Topics: []string{Orders}})
+	s.Consume(mux, consumer.Config{Topics: []string{Orders}, SessionTimeout: sessionTimeout})
 	s.Report(revenue.Result)
 	return nil
 }

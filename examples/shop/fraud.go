@@ -20,7 +20,7 @@ func Fraud(_ context.Context, s *service.Service) error {
 	desk := &FraudDesk{Events: p}
 	mux := consumer.NewMux()
 	consumer.On(mux, desk.OrderPlaced)
-	s.Consume(mux, consumer.Config{Topics: []string{Orders}})
+	s.Consume(mux, consumer.Config{Topics: []string{Orders}, SessionTimeout: sessionTimeout})
 	s.Report(desk.Result)
 	return nil
 }

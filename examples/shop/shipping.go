@@ -21,7 +21,7 @@ func Shipping(_ context.Context, s *service.Service) error {
 	depot := &Depot{Events: p}
 	mux := consumer.NewMux()
 	consumer.On(mux, depot.OrderPlaced)
-	s.Consume(mux, consumer.Config{Topics: []string{Orders}})
+	s.Consume(mux, consumer.Config{Topics: []string{Orders}, SessionTimeout: sessionTimeout})
 	s.Report(depot.Result)
 	return nil
 }

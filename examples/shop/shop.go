@@ -28,6 +28,10 @@ const (
 	Flags     = "shop.flags"
 )
 
+// sessionTimeout is how long the partitions of a service that was killed wait for it. Short, so that a person who
+// watches sees them move on.
+const sessionTimeout = 10 * time.Second
+
 // Services are the shop's services by name, each to be run by service.Main or service.Run. Each consumes in a group of
 // its own name.
 var Services = map[string]func(ctx context.Context, s *service.Service) error{
