@@ -11,6 +11,7 @@ import org.apache.kafka.common.serialization.ByteArrayDeserializer;
  *
  *   partitions N              reads keys from standard input, one a line, prints the partition of each of N
  *   consume BROKERS TOPIC N   prints N records: partition, offset, key, value, headers; bytes in hex, null as "-"
+ *   group BROKERS TOPIC N GROUP   the same as a member of a group that goes on where it stands, and commits the N
  */
 public class Interop {
     public static void main(String[] args) {
@@ -26,9 +27,13 @@ public class Interop {
         }
         Properties p = new Properties();
         p.put("bootstrap.servers", args[1]);
-        p.put("group.id", "java-" + UUID.randomUUID());
+        p.put("group.id", args.length > 4 ? args[4] : "java-" + UUID.randomUUID());
+        p.put("enable.auto.commit", "false");
         p.put("auto.offset.reset", "earliest");
         p.put("isolation.level", "read_committed");
+        if (args[0].equals("group")) {
+            p.put("max.poll.records", "1"); // not one record more than asked for
+        }
         int want = Integer.parseInt(args[3]);
         long deadline = System.nanoTime() + Duration.ofSeconds(60).toNanos();
         try (var c = new KafkaConsumer<>(p, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
@@ -47,6 +52,9 @@ public class Interop {
                     }
                     System.out.println(line);
                 }
+            }
+            if (args[0].equals("group")) {
+                c.commitSync();
             }
         }
     }
