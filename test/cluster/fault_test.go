@@ -328,10 +328,12 @@ func (m *member) signal(t *testing.T, sig syscall.Signal) {
 	}
 }
 
+func (m *member) wait() error { return <-m.done }
+
 func (m *member) kill(t *testing.T) {
 	t.Helper()
 	m.signal(t, syscall.SIGKILL)
-	_ = <-m.done // killed
+	_ = m.wait() // killed
 }
 
 func (m *member) stop(t *testing.T) {
@@ -345,6 +347,6 @@ func (m *member) stop(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Errorf("%s did not stop within 30 s", m.name)
 		_ = m.cmd.Process.Kill()
-		_ = <-m.done // killed
+		_ = m.wait() // killed
 	}
 }
