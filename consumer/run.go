@@ -33,7 +33,11 @@ func Run(ctx context.Context, c kafka.Cluster, dec Decoder, m *Mux, cfg Config) 
 		return fmt.Errorf("consume as %s: %w", cfg.Group, err)
 	}
 	if cfg.CreateTopics {
-		if err := deadletter.Create(ctx, c, cfg.Group, cfg.Topics...); err != nil {
+		err := deadletter.Create(ctx, c, cfg.Group, cfg.Topics...)
+		if ctx.Err() != nil {
+			return nil // asked to stop
+		}
+		if err != nil {
 			return err
 		}
 	}
