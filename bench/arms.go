@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,7 +46,13 @@ var orderSchema = schemas.MustFor[Order]()
 const (
 	distinct = 4096 // records that differ: keys, values and ids
 	source   = "bench"
-	batch    = 1000 // events of one Publish
+
+	// callers is how many goroutines publish: the handlers of a service are several, and a layer's work must not be
+	// serial where the raw client's is small.
+	callers = 2
+	// A Publish waits for its answer, so more callers keep the client busy.
+	batchCallers = 16
+	batch        = 500 // events of one Publish
 )
 
 // work is the records to move, in the forms that the arms take.
@@ -114,11 +121,13 @@ func (w *work) rawPublish(ctx context.Context, c kafka.Cluster, topic string, n 
 		}
 	}
 	k.start()
-	for i := range n {
-		r := w.records[i%distinct]
-		r.Topic = topic
-		client.Produce(ctx, &r, promise)
-	}
+	share(callers, n, func(from, to int) {
+		for i := from; i < to; i++ {
+			r := w.records[i%distinct]
+			r.Topic = topic
+			client.Produce(ctx, &r, promise)
+		}
+	})
 	err = client.Flush(ctx)
 	k.stop()
 	return all(n, acked.Load(), err)
@@ -144,51 +153,53 @@ func (w *work) publishAsync(ctx context.Context, c kafka.Cluster, topic string, 
 		}
 	}
 	k.start()
-	for i := range n {
-		p.PublishAsync(ctx, event.New(topic, w.keys[i%distinct], &w.orders[i%distinct]), done)
-	}
+	share(callers, n, func(from, to int) {
+		for i := from; i < to; i++ {
+			p.PublishAsync(ctx, event.New(topic, w.keys[i%distinct], &w.orders[i%distinct]), done)
+		}
+	})
 	err = p.Close(ctx)
 	k.stop()
 	return all(n, acked.Load(), err)
 }
 
-// publishBatches is a service that hands over what it has, and waits: two callers, so that one prepares while the
-// other waits.
+// publishBatches is a service that hands over what it has, and waits for the answer.
 func (w *work) publishBatches(ctx context.Context, c kafka.Cluster, topic string, n int, k *clock) error {
 	p, err := w.open(ctx, c, topic)
 	if err != nil {
 		return err
 	}
-	const callers = 4
-	var next, acked atomic.Int64
-	errs := make(chan error, callers)
+	var acked atomic.Int64
+	var failed atomic.Pointer[error]
 	k.start()
-	for range callers {
-		go func() {
-			events := make([]event.Event, 0, batch)
-			for {
-				from := int(next.Add(batch)) - batch
-				if from >= n {
-					errs <- nil
-					return
-				}
-				events = events[:0]
-				for i := from; i < min(from+batch, n); i++ {
-					events = append(events, event.New(topic, w.keys[i%distinct], &w.orders[i%distinct]))
-				}
-				if err := p.Publish(ctx, events...); err != nil {
-					errs <- err
-					return
-				}
-				acked.Add(int64(len(events)))
+	share(batchCallers, n, func(from, to int) {
+		events := make([]event.Event, 0, batch)
+		for from < to && failed.Load() == nil {
+			events = events[:0]
+			for ; from < to && len(events) < batch; from++ {
+				events = append(events, event.New(topic, w.keys[from%distinct], &w.orders[from%distinct]))
 			}
-		}()
-	}
-	for range callers {
-		err = errors.Join(err, <-errs)
-	}
+			if err := p.Publish(ctx, events...); err != nil {
+				failed.Store(&err)
+				return
+			}
+			acked.Add(int64(len(events)))
+		}
+	})
 	k.stop()
+	if f := failed.Load(); f != nil {
+		err = *f
+	}
 	return all(n, acked.Load(), errors.Join(err, p.Close(ctx)))
+}
+
+// share divides n records among goroutines, and waits for them.
+func share(goroutines, n int, do func(from, to int)) {
+	var wg sync.WaitGroup
+	for g := range goroutines {
+		wg.Go(func() { do(g*n/goroutines, (g+1)*n/goroutines) })
+	}
+	wg.Wait()
 }
 
 // rawConsume is a group of one member that commits every second and at its end, and does nothing with the records.

@@ -145,10 +145,7 @@ func measure(ctx context.Context, c kafka.Cluster, o options, progress io.Writer
 	}
 	r := newResult(o)
 	for round := range o.rounds + 1 {
-		for _, a := range w.arms() {
-			if !strings.Contains(a.name, o.only) && (a.raw == "" || !strings.Contains(a.raw, o.only)) {
-				continue
-			}
+		for _, a := range chosen(w.arms(), o.only) {
 			k, err := turn(ctx, adm, c, a, source, round, o)
 			if err != nil {
 				return nil, fmt.Errorf("round %d, %s: %w", round, a.name, err)
@@ -161,6 +158,17 @@ func measure(ctx context.Context, c kafka.Cluster, o options, progress io.Writer
 		}
 	}
 	return r, nil
+}
+
+// chosen are the arms whose names contain only, and what they are compared with.
+func chosen(arms []arm, only string) []arm {
+	wanted := map[string]bool{}
+	for _, a := range arms {
+		if strings.Contains(a.name, only) {
+			wanted[a.name], wanted[a.raw] = true, true
+		}
+	}
+	return slices.DeleteFunc(arms, func(a arm) bool { return !wanted[a.name] })
 }
 
 // turn runs an arm once: a publishing one into a topic of its own, a consuming one over source.

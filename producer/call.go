@@ -43,8 +43,10 @@ func (p *Producer) newCall(events []event.Event) *call {
 
 // answer is the record's promise: the client calls it once.
 func (s *slot) answer(_ *kgo.Record, err error) {
-	s.call.producer.limit.release(s.size)
+	l := s.call.producer.limit
+	size := s.size
 	s.settle(err)
+	l.release(size)
 }
 
 // settle is called once.
@@ -127,14 +129,13 @@ type asyncItem struct {
 
 // answer is the record's promise: the client calls it once.
 func (a *asyncItem) answer(r *kgo.Record, err error) {
-	a.producer.limit.release(a.size)
 	a.end(r.Context, err)
+	a.producer.limit.release(a.size)
 }
 
 // end judges the item and tells its publisher. ctx carries the attempt that claimed the id.
 func (a *asyncItem) end(ctx context.Context, err error) {
 	p := a.producer
-	defer p.async.Done()
 	err = p.judge(&a.item, err)
 	if err == nil && a.record.Topic != "" {
 		a.event.Partition, a.event.Offset = a.record.Partition, a.record.Offset

@@ -33,8 +33,8 @@ func TestLimitHoldsAndForgetsNobody(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if l.records.Load() != 0 || l.bytes.Load() != 0 || l.line.Load() {
-		t.Errorf("left over: %d records, %d bytes, line %v", l.records.Load(), l.bytes.Load(), l.line.Load())
+	if l.load.Load() != 0 || l.line.Load() {
+		t.Errorf("left over: %x, line %v", l.load.Load(), l.line.Load())
 	}
 }
 
@@ -71,5 +71,14 @@ func TestLimitWaitsForAQuarterAndKeepsTheLine(t *testing.T) {
 		if err := l.acquire(t.Context(), 1); !errors.Is(err, ErrClosed) {
 			t.Errorf("got %v, want ErrClosed", err)
 		}
+		for range 7 {
+			select {
+			case <-l.drained:
+				t.Error("drained with records on their way")
+			default:
+			}
+			l.release(1)
+		}
+		<-l.drained
 	})
 }

@@ -33,7 +33,6 @@ package producer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -133,8 +132,8 @@ func (c Config) validate() error {
 	if c.Linger > maxLinger {
 		return fmt.Errorf("producer: Config.Linger: %v is more than %v", c.Linger, maxLinger)
 	}
-	if c.MaxRecords < 0 || c.MaxBytes < 0 {
-		return errors.New("producer: Config.MaxRecords and Config.MaxBytes must not be negative")
+	if c.MaxRecords < 0 || c.MaxRecords > maxRecords || c.MaxBytes < 0 || c.MaxBytes > maxBytes {
+		return fmt.Errorf("producer: Config.MaxRecords must be at most %d and Config.MaxBytes at most %d, and neither negative", maxRecords, maxBytes)
 	}
 	if c.BatchBytes < minBatchBytes || c.BatchBytes > maxBatchBytes {
 		return fmt.Errorf("producer: Config.BatchBytes: %d is not between %d and %d", c.BatchBytes, minBatchBytes, maxBatchBytes)
@@ -159,10 +158,6 @@ type Producer struct {
 	watch   watch
 	limit   *limit
 	buffers sync.Pool // of *asyncBuffers
-
-	mu     sync.RWMutex // guards closed, and async.Add against async.Wait
-	closed bool
-	async  sync.WaitGroup // records of PublishAsync whose done was not called yet
 }
 
 // New returns a Producer for the cluster. It connects when it first publishes. A nil enc publishes only events that
@@ -212,11 +207,8 @@ func (p *Producer) Publish(ctx context.Context, events ...event.Event) error {
 	if len(events) == 0 {
 		return nil
 	}
-	p.mu.RLock()
-	closed := p.closed
-	p.mu.RUnlock()
 	c := p.newCall(events)
-	if closed {
+	if p.limit.closed.Load() {
 		c.refuse(errClosed())
 		return c.end(ctx)
 	}
@@ -257,15 +249,10 @@ func (p *Producer) Publish(ctx context.Context, events ...event.Event) error {
 //
 // ctx bounds the wait and the encoding. Once the event is on its way its end does not matter.
 func (p *Producer) PublishAsync(ctx context.Context, e event.Event, done func(event.Event, error)) {
-	p.mu.RLock()
-	if p.closed {
-		p.mu.RUnlock()
+	if p.limit.closed.Load() {
 		p.refuse(e, done, errClosed())
 		return
 	}
-	p.async.Add(1)
-	p.mu.RUnlock()
-
 	b := p.buffers.Get().(*asyncBuffers) //nolint:forcetypeassert // by New
 	a := b.next()
 	a.producer, a.event, a.done = p, e, done
@@ -295,19 +282,13 @@ func (p *Producer) PublishAsync(ctx context.Context, e event.Event, done func(ev
 // unknown: Publish calls return so, and each done was called when Close returns. The error wraps [ErrUnknown]. A
 // second Close does nothing.
 func (p *Producer) Close(ctx context.Context) error {
-	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
+	if !p.limit.close() {
 		return nil
 	}
-	p.closed = true
-	p.mu.Unlock()
-
-	p.limit.close()
 	err := p.client.Flush(ctx)
 	left := p.client.BufferedProduceRecords()
 	p.client.Close()
-	p.async.Wait() // the client has failed what it still held
+	<-p.limit.drained // the client has failed what it still held, and each done is called before its room is free
 	if err == nil || left == 0 {
 		return nil
 	}
