@@ -72,6 +72,10 @@ type Event struct {
 	Data any
 	// Value is the record's value on the wire. Nil is null; empty is not.
 	Value []byte
+	// Verbatim sends the record as it stands: Key, Value and Headers with their order, repeats and nulls, and not one
+	// header of the attributes, not even an id. It is for putting back what was read, also what carried none. Data
+	// must be nil.
+	Verbatim bool
 
 	derived bool // the id comes from After: a second effect with it, in one attempt, is a mistake
 }

@@ -56,11 +56,13 @@ func (p *Producer) prepare(ctx context.Context, b *buffers, e *event.Event, now 
 		return rejected(nil, err)
 	}
 	it.claimed = true
-	if e.Source == "" {
-		e.Source = p.cfg.Source
-	}
-	if e.Time.IsZero() {
-		e.Time = now
+	if !e.Verbatim {
+		if e.Source == "" {
+			e.Source = p.cfg.Source
+		}
+		if e.Time.IsZero() {
+			e.Time = now
+		}
 	}
 	topic := e.Topic
 	if p.cfg.Redirect != nil {
@@ -113,6 +115,10 @@ func check(e *event.Event) error {
 	switch {
 	case e.Topic == "":
 		return errors.New("the event names no topic")
+	case e.Verbatim && e.Data != nil:
+		return errors.New("a verbatim event is sent with the Value that it has: Data must be nil")
+	case e.Verbatim: // its headers are its own, with an id or without
+		return nil
 	case e.ID == "":
 		return errors.New("the event has no ID: make it with event.New or event.After, or set one that stays the same when it is published again")
 	case len(e.ID) > maxAttribute:
@@ -160,8 +166,12 @@ func (b *buffers) encode(ctx context.Context, enc Encoder, e *event.Event) ([]by
 	return slices.Clip(value), nil
 }
 
-// appendHeaders appends e's headers to the chunk.
+// appendHeaders appends e's headers to the chunk. Those of a verbatim event stay where they are.
 func (b *buffers) appendHeaders(e *event.Event) event.Headers {
+	if e.Verbatim {
+		b.more--
+		return e.Headers
+	}
 	most := attributeHeaders + len(e.Headers)
 	if cap(b.headers)-len(b.headers) < most {
 		b.headers = make(event.Headers, 0, most*min(headerChunk, max(1, b.more)))
