@@ -161,6 +161,13 @@ func (r *result) read(in io.Reader) error {
 		case "pass", "skip", "fail":
 			r.count(e, logs[key])
 			delete(logs, key)
+			if e.Test == "" && e.Action == "fail" { // what was under way when it panicked
+				for k, log := range logs {
+					if strings.HasPrefix(k, e.Package+" ") {
+						fmt.Printf("--- UNFINISHED %s\n%s", k, log)
+					}
+				}
+			}
 		case "build-fail":
 			r.broken = append(r.broken, "build of "+e.ImportPath)
 			fmt.Print(logs[key])
