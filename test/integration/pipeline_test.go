@@ -28,8 +28,8 @@ func TestRealPipelineVerdicts(t *testing.T) {
 	t.Parallel()
 	p := newPipeline(t, 3)
 	trips := kafkatest.Topic(t, p.cluster, 2)
-	register[parcel](t, p.writes, p.topic)
-	register[trip](t, p.writes, trips)
+	register(t, p.writes, p.topic, schemas.MustFor[parcel]())
+	register(t, p.writes, trips, schemas.MustFor[trip]())
 	fate := func(i int) string {
 		if name, ok := map[int]string{3: "flaky", 17: "flaky", 20: "hopeless", 33: "never", 34: "drop", 51: "panic"}[i]; ok {
 			return name
@@ -181,10 +181,10 @@ func TestRealPipelineWaitsForTheRegistry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	register[firstParcel](t, old, p.topic)
+	register(t, old, p.topic, schemas.MustFor[firstParcel]())
 	publish(t, p.cluster, old, event.New(p.topic, "a", firstParcel{"known"}), event.New(p.topic, "b", firstParcel{"known"}))
 	p.await(2)
-	register[parcel](t, p.writes, p.topic)
+	register(t, p.writes, p.topic, schemas.MustFor[parcel]())
 	ahead := event.New(p.topic, "a", parcel{"new", "!"})
 	if _, err := p.writes.Encode(t.Context(), nil, &ahead); err != nil { // what it knows it can write without the registry
 		t.Fatal(err)
