@@ -28,12 +28,21 @@ type call struct {
 type slot struct {
 	item
 	call    *call
+	promise promise
 	err     error
 	settled atomic.Bool
 }
 
-func (p *Producer) newCall(events []event.Event) *call {
-	c := &call{producer: p, events: events, slots: make([]slot, len(events)), done: make(chan struct{})}
+func (p *Producer) newCall(events []event.Event, slots []slot) *call {
+	c := &call{producer: p, events: events, slots: slots, done: make(chan struct{})}
+	for i := range slots {
+		s := &slots[i]
+		s.item, s.call, s.err = item{}, c, nil
+		s.settled.Store(false)
+		if s.promise == nil {
+			s.promise = s.answer
+		}
+	}
 	c.pending.Store(int64(len(events)))
 	if p.cfg.Observer != nil {
 		c.began = time.Now()
@@ -43,8 +52,7 @@ func (p *Producer) newCall(events []event.Event) *call {
 
 // answer is the record's promise: the client calls it once.
 func (s *slot) answer(_ *kgo.Record, err error) {
-	l := s.call.producer.limit
-	size := s.size
+	l, size := s.call.producer.limit, s.size // when the last one is settled, the slot may be used again
 	s.settle(err)
 	l.release(size)
 }
@@ -66,7 +74,7 @@ func (s *slot) settle(err error) {
 func (c *call) refuse(err error) {
 	for i := range c.slots {
 		s := &c.slots[i]
-		s.call, s.record.Topic, s.record.Partition = c, c.events[i].Topic, -1
+		s.record.Topic, s.record.Partition = c.events[i].Topic, -1
 		s.settle(err)
 	}
 }
@@ -121,6 +129,8 @@ func (c *call) end(ctx context.Context) error {
 // asyncItem is an event of PublishAsync.
 type asyncItem struct {
 	item
+	slab     *slab
+	promise  promise
 	producer *Producer
 	event    event.Event
 	done     func(event.Event, error)
@@ -129,8 +139,9 @@ type asyncItem struct {
 
 // answer is the record's promise: the client calls it once.
 func (a *asyncItem) answer(r *kgo.Record, err error) {
+	p, size := a.producer, a.size // after its end the item may be used again
 	a.end(r.Context, err)
-	a.producer.limit.release(a.size)
+	p.limit.release(size)
 }
 
 // end judges the item and tells its publisher. ctx carries the attempt that claimed the id.
@@ -149,6 +160,14 @@ func (a *asyncItem) end(ctx context.Context, err error) {
 	if a.done != nil {
 		a.done(a.event, err)
 	}
+	if err == nil {
+		p.leave(a.slab)
+	}
+}
+
+// reset makes a used item a new one.
+func (a *asyncItem) reset(p *Producer, e event.Event, done func(event.Event, error)) {
+	a.item, a.producer, a.event, a.done = item{}, p, e, done
 }
 
 // refuse ends an event of PublishAsync that never became an item.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -18,10 +17,6 @@ const (
 
 	// attributeHeaders is how many headers event.AppendHeaders makes of attributes, at most.
 	attributeHeaders = 7
-
-	valueChunk  = 64 << 10 // bytes of values that share an allocation, at most
-	headerChunk = 64       // records whose headers share an allocation, at most
-	asyncChunk  = 32       // records of PublishAsync that share allocations: what one slow record keeps in memory
 )
 
 // item is one event on its way.
@@ -129,78 +124,3 @@ func check(e *event.Event) error {
 
 // stamp is the time of an event that has none: in milliseconds, as the record's own timestamp is.
 func stamp(ctx context.Context) time.Time { return event.Now(ctx).Truncate(time.Millisecond) }
-
-// buffers are memory that records share: one allocation for many values and one for many headers. The client holds
-// a record until it is answered, so nothing is used twice; the garbage collector takes a chunk when its last record
-// is answered. Pooled buffers were no faster: they come back on another core.
-type buffers struct {
-	values  []byte // the free rest of a chunk, from its length to its capacity
-	headers event.Headers
-	more    int // records still to come
-	typical int // bytes of the last value
-
-	time     time.Time // the last one that was formatted
-	timeText []byte    // shared by the records that have it
-}
-
-// expect tells how many records will come.
-func (b *buffers) expect(records int) { b.more = records }
-
-// encode appends e's value to the chunk. A value that does not fit gets its own memory, by append.
-func (b *buffers) encode(ctx context.Context, enc Encoder, e *event.Event) ([]byte, error) {
-	if cap(b.values)-len(b.values) < b.typical+b.typical/4 {
-		b.values = make([]byte, 0, min(valueChunk, max(256, b.more*(b.typical+b.typical/4))))
-	}
-	free := b.values[len(b.values):len(b.values):cap(b.values)]
-	value, err := enc.Encode(ctx, free, e)
-	if err != nil {
-		return nil, err
-	}
-	b.typical = len(value)
-	switch {
-	case value == nil:
-		return []byte{}, nil // null would be a tombstone
-	case cap(value) == cap(free) && len(value) > 0: // it ends where the chunk ends: it is in the chunk
-		b.values = b.values[:len(b.values)+len(value)]
-	}
-	return slices.Clip(value), nil
-}
-
-// appendHeaders appends e's headers to the chunk. Those of a verbatim event stay where they are.
-func (b *buffers) appendHeaders(e *event.Event) event.Headers {
-	if e.Verbatim {
-		b.more--
-		return e.Headers
-	}
-	most := attributeHeaders + len(e.Headers)
-	if cap(b.headers)-len(b.headers) < most {
-		b.headers = make(event.Headers, 0, most*min(headerChunk, max(1, b.more)))
-	}
-	b.more--
-	from := len(b.headers)
-	// Events of one moment share its text: formatting it costs as much as all other headers together.
-	if !e.Time.Equal(b.time) {
-		b.time, b.timeText = e.Time, e.Time.UTC().AppendFormat(make([]byte, 0, len(time.RFC3339Nano)), time.RFC3339Nano)
-	}
-	e.Time = time.Time{}
-	b.headers = append(e.AppendTo(b.headers), event.Header{Key: event.HeaderTime, Value: b.timeText})
-	e.Time = b.time
-	return b.headers[from:len(b.headers):len(b.headers)]
-}
-
-// asyncBuffers are the buffers of PublishAsync, which sees one event at a time. They are pooled per core and used by
-// one goroutine at a time; what was cut from them never comes back.
-type asyncBuffers struct {
-	buffers
-	items []asyncItem // not used yet
-}
-
-func (b *asyncBuffers) next() *asyncItem {
-	if len(b.items) == 0 {
-		b.items = make([]asyncItem, asyncChunk)
-		b.expect(asyncChunk)
-	}
-	a := &b.items[0]
-	b.items = b.items[1:]
-	return a
-}

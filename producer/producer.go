@@ -157,7 +157,9 @@ type Producer struct {
 	cfg     Config
 	watch   watch
 	limit   *limit
-	buffers sync.Pool // of *asyncBuffers
+
+	memories   sync.Pool // of *memory
+	open, free sync.Pool // of *slab: in use, and unused
 }
 
 // New returns a Producer for the cluster. It connects when it first publishes. A nil enc publishes only events that
@@ -186,7 +188,6 @@ func New(c kafka.Cluster, enc Encoder, cfg Config) (*Producer, error) {
 	}
 	p.client = client
 	p.limit = newLimit(int64(cfg.MaxRecords), cfg.MaxBytes, p.hurry)
-	p.buffers.New = func() any { return new(asyncBuffers) }
 	return p, nil
 }
 
@@ -207,29 +208,27 @@ func (p *Producer) Publish(ctx context.Context, events ...event.Event) error {
 	if len(events) == 0 {
 		return nil
 	}
-	c := p.newCall(events)
+	m := p.memory(len(events))
+	c := p.newCall(events, m.slots)
 	if p.limit.closed.Load() {
 		c.refuse(errClosed())
 		return c.end(ctx)
 	}
 	refused := p.watch.refusal()
-	var b buffers
-	b.expect(len(events))
 	uncanceled := withoutCancel(ctx)
-	var e event.Event // one copy for all: the encoder sets attributes of it, never of the caller's
+	e := &m.event
 	for i := range events {
-		e = events[i]
+		*e = events[i]
 		s := &c.slots[i]
-		s.call = c
 		if c.now.IsZero() && e.Time.IsZero() {
 			c.now = stamp(ctx)
 		}
-		if err := p.send(ctx, &b, &e, c.now, &s.item); err != nil {
+		if err := p.send(ctx, &m.buffers, e, c.now, &s.item); err != nil {
 			s.settle(err)
 		} else if s.record.Topic == "" {
 			s.settle(nil) // captured by Redirect
 		} else {
-			p.client.Produce(uncanceled, &s.record, s.answer)
+			p.client.Produce(uncanceled, &s.record, s.promise)
 		}
 	}
 	p.hurry(ctx)
@@ -238,7 +237,12 @@ func (p *Producer) Publish(ctx context.Context, events ...event.Event) error {
 	case <-ctx.Done():
 	case <-refused:
 	}
-	return c.end(ctx)
+	if err := c.end(ctx); err != nil {
+		return err
+	}
+	m.event = event.Event{}
+	p.reuse(m)
+	return nil
 }
 
 // PublishAsync sends e and returns without waiting for the answer; it waits only while the producer is full. done is
@@ -253,9 +257,8 @@ func (p *Producer) PublishAsync(ctx context.Context, e event.Event, done func(ev
 		p.refuse(e, done, errClosed())
 		return
 	}
-	b := p.buffers.Get().(*asyncBuffers) //nolint:forcetypeassert // by New
-	a := b.next()
-	a.producer, a.event, a.done = p, e, done
+	b, a := p.next()
+	a.reset(p, e, done)
 	if p.cfg.Observer != nil {
 		a.began = time.Now()
 	}
@@ -264,7 +267,7 @@ func (p *Producer) PublishAsync(ctx context.Context, e event.Event, done func(ev
 		now = stamp(ctx)
 	}
 	err := p.prepare(ctx, &b.buffers, &a.event, now, &a.item)
-	p.buffers.Put(b) // before the wait: others may use it meanwhile
+	p.fill(b) // before the wait: others may use it meanwhile
 	if err == nil {
 		err = p.admit(ctx, &a.item)
 	}
@@ -274,7 +277,7 @@ func (p *Producer) PublishAsync(ctx context.Context, e event.Event, done func(ev
 	case a.record.Topic == "":
 		a.end(ctx, nil)
 	default:
-		p.client.Produce(withoutCancel(ctx), &a.record, a.answer)
+		p.client.Produce(withoutCancel(ctx), &a.record, a.promise)
 	}
 }
 
