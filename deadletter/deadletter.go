@@ -6,8 +6,8 @@
 //	w := deadletter.New(publisher, "shipping", deadletter.Config{})
 //	err := w.Write(ctx, e, deadletter.Failure{Class: deadletter.Poison, Err: err, Attempts: 1, First: now, Last: now})
 //
-// A copy has the event's key, value and headers as they were, and its id, so whoever dedupes by id sees one event.
-// Behind the headers stand those of event's table: where the event was read, and why it was given up. [Parse] reads
+// A copy has the event's key, value and headers as they were, and its id, so whoever dedupes by id sees one event: a
+// record that came without an id gets the one it was handled under, its place in the log. Behind the headers stand those of event's table: where the event was read, and why it was given up. [Parse] reads
 // them back.
 package deadletter
 
@@ -81,8 +81,7 @@ const (
 	maxNames = 230
 )
 
-// New returns a Writer that publishes through pub. A producer for dead letters needs no encoder, and must have no
-// Source: an event that came without one would leave with the consumer's.
+// New returns a Writer that publishes through pub. A producer for dead letters needs no encoder.
 func New(pub event.Publisher, group string, cfg Config) *Writer {
 	if cfg.Version == "" {
 		if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "(devel)" {
@@ -126,7 +125,7 @@ func (w *Writer) Write(ctx context.Context, e event.Event, f Failure) error {
 
 // letter is the copy of e.
 func (w *Writer) letter(e event.Event, f Failure, message, stack int) event.Event {
-	h := make(event.Headers, 0, len(e.Headers)+len(own))
+	h := make(event.Headers, 0, len(e.Headers)+len(own)+1)
 	for _, x := range e.Headers {
 		if !slices.Contains(own, x.Key) { // of an earlier life as a dead letter
 			h = append(h, x)
@@ -136,6 +135,9 @@ func (w *Writer) letter(e event.Event, f Failure, message, stack int) event.Even
 		if value != "" {
 			h = append(h, event.Header{Key: key, Value: []byte(value)})
 		}
+	}
+	if string(h.Get(event.HeaderID)) != e.ID {
+		add(event.HeaderID, e.ID) // the last one counts
 	}
 	number := func(key string, n int64) { add(key, strconv.FormatInt(n, 10)) }
 	add(event.HeaderOriginTopic, e.Topic)
@@ -162,8 +164,7 @@ func (w *Writer) letter(e event.Event, f Failure, message, stack int) event.Even
 	}
 	add(event.HeaderAppVersion, w.version)
 
-	e.Topic, e.Data, e.Headers = Topic(e.Topic, w.group), nil, h // the Value is sent as it is
-	return e
+	return event.Event{Meta: event.Meta{ID: e.ID, Topic: Topic(e.Topic, w.group), Key: e.Key, Headers: h}, Value: e.Value, Verbatim: true}
 }
 
 // own are the headers that letter writes: one that an event came with is replaced.

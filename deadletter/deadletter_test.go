@@ -41,7 +41,7 @@ func failed() event.Event {
 		Meta: event.Meta{
 			ID: "id-1", Type: "shop.Order", Source: "shop", ContentType: "application/avro", Time: time.Unix(1, 0).UTC(),
 			Topic: "shop.orders", Partition: 3, Offset: 42, Epoch: 7, Published: time.UnixMilli(1_700_000_000_123), Key: []byte{0xff, 0},
-			Headers: event.Headers{{Key: "x", Value: []byte("1")}, {Key: "x", Value: nil}, {Key: event.HeaderTraceParent, Value: []byte("00-trace")}, {Key: event.HeaderRedrive, Value: []byte("2")}},
+			Headers: event.Headers{{Key: event.HeaderTime, Value: []byte("1970-01-01T02:00:01+02:00")}, {Key: event.HeaderID, Value: []byte("id-1")}, {Key: "x", Value: []byte("1")}, {Key: "x", Value: nil}, {Key: event.HeaderTraceParent, Value: []byte("00-trace")}, {Key: event.HeaderRedrive, Value: []byte("2")}},
 		},
 		Data:  &struct{}{},
 		Value: []byte{0, 0, 0, 1, 2, 'b', 'o', 'd', 'y'},
@@ -64,7 +64,7 @@ func TestADeadLetterIsTheEventAndWhyItIsOne(t *testing.T) {
 		t.Error("the caller's event was changed")
 	}
 	out := p.sent[0]
-	if out.Topic != "shop.orders.shipping.dlq" || out.ID != in.ID || out.Type != in.Type || out.Source != in.Source || !out.Time.Equal(in.Time) {
+	if out.Topic != "shop.orders.shipping.dlq" || out.ID != in.ID || !out.Verbatim {
 		t.Errorf("got %+v", out.Meta)
 	}
 	if !bytes.Equal(out.Key, in.Key) || !bytes.Equal(out.Value, in.Value) || out.Data != nil {
@@ -93,7 +93,7 @@ func TestADeadLetterOfADeadLetterSaysItsLastOrigin(t *testing.T) {
 	if err := deadletter.New(p, "g", deadletter.Config{}).Write(t.Context(), failed(), why); err != nil {
 		t.Fatal(err)
 	}
-	again := p.sent[0]
+	again := p.sent[0] // as it is read from the dead letters
 	again.Partition, again.Offset = 0, 1
 	if err := deadletter.New(p, "h", deadletter.Config{}).Write(t.Context(), again, deadletter.Failure{Class: "made up"}); err != nil {
 		t.Fatal(err)
@@ -239,7 +239,7 @@ func TestOnABroker(t *testing.T) {
 	}
 	var got event.Event
 	wire.Read(&got, fs.Records()[0], [16]byte{2})
-	if got.ID != e.ID || got.Source != "" || !got.Time.Equal(e.Time) || string(got.Key) != "k" || got.Value != nil || string(got.Headers.Get("x")) != "1" {
+	if got.ID != e.ID || got.Source != "" || string(got.Key) != "k" || got.Value != nil || string(got.Headers.Get("x")) != "1" {
 		t.Errorf("got %+v", got)
 	}
 	if l, ok := deadletter.Parse(got); !ok || l.Origin.Offset != 5 || l.SchemaID != -1 {
