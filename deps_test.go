@@ -31,7 +31,7 @@ var layers = []struct {
 	{"handling", []string{"consumer"}},
 	{"acts", []string{"groups"}},
 	{"edges", []string{"internal/registry"}},
-	{"onlookers", []string{"internal/devbroker"}},
+	{"onlookers", []string{"internal/devbroker", "metrics"}},
 	{"wiring", []string{"service", "millracetest"}},
 	{"beside", []string{"internal/kafkatest", "examples/shop", "examples/flights"}},
 	{"tops", []string{"cmd/millrace", "internal/kafkatest/kafka", "bench", "test/tiers", "test/integration", "test/cluster"}},
@@ -42,7 +42,7 @@ var layers = []struct {
 var homes = map[string][]string{
 	"github.com/twmb/franz-go/pkg/kgo": {
 		"kafka", "internal/wire", "cursor", "topics", "producer", "reader", "deadletter", "internal/engine", "consumer",
-		"groups", "internal/registry", "service", "cmd/millrace",
+		"groups", "internal/registry", "metrics", "service", "cmd/millrace",
 	},
 	"github.com/twmb/franz-go/pkg/kadm": {
 		"kafka", "cursor", "topics", "producer", "reader", "deadletter", "internal/engine", "consumer",
@@ -60,6 +60,10 @@ var homes = map[string][]string{
 	"github.com/twmb/franz-go/pkg/sr":       {"schemas"},
 	"github.com/twmb/franz-go/pkg/kfake":    {"internal/devbroker"},
 	"github.com/twmb/franz-go/plugin/kzap":  {"kafka"},
+	"github.com/twmb/franz-go/plugin/kprom": {"metrics"},
+	"github.com/twmb/franz-go/plugin/kotel": {"metrics"},
+	"github.com/prometheus/client_golang":   {"metrics"},
+	"go.opentelemetry.io/otel":              {"metrics"},
 	"github.com/twmb/avro":                  {"schemas"},
 	"github.com/linkedin/goavro/v2":         {"schemas"},
 	"golang.org/x/sync":                     {"schemas"},
