@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -16,13 +17,13 @@ import (
 )
 
 // envelope is one event on a line: what tail -o jsonl writes and produce reads. Key, value and headers are the exact
-// bytes; data is the value decoded, for people and for jq. The member millrace tells such a line from plain data.
+// bytes; data is the value decoded, for people and for jq, and is not read back. The member millrace tells such a line from plain data.
 type envelope struct {
 	Millrace  int            `json:"millrace"` // version of the format: 1
 	Topic     string         `json:"topic,omitempty"`
 	Partition int32          `json:"partition"`
 	Offset    int64          `json:"offset"`
-	Timestamp time.Time      `json:"timestamp"`
+	Timestamp instant        `json:"timestamp"`
 	Type      string         `json:"type,omitempty"`
 	Key       *octets        `json:"key"`
 	Headers   []headerOctets `json:"headers"`
@@ -31,6 +32,28 @@ type envelope struct {
 	Data json.RawMessage `json:"data,omitempty"`
 	// Error is why the value did not decode.
 	Error string `json:"error,omitempty"`
+	// Context says that the event is no match and stands beside one.
+	Context bool `json:"context,omitempty"`
+}
+
+// instant is a record's timestamp: RFC 3339 in UTC, and milliseconds since 1970 where it lies beyond the years that
+// RFC 3339 has, as it does when a producer has mistaken nanoseconds for milliseconds.
+type instant time.Time
+
+func (i instant) MarshalJSON() ([]byte, error) {
+	t := time.Time(i).UTC()
+	if y := t.Year(); y < 0 || y > 9999 {
+		return strconv.AppendInt(nil, t.UnixMilli(), 10), nil
+	}
+	return t.AppendFormat(nil, `"`+time.RFC3339Nano+`"`), nil
+}
+
+func (i *instant) UnmarshalJSON(text []byte) error {
+	if ms, err := strconv.ParseInt(string(text), 10, 64); err == nil {
+		*i = instant(time.UnixMilli(ms))
+		return nil
+	}
+	return (*time.Time)(i).UnmarshalJSON(text) //nolint:wrapcheck // it says what is wrong with the time
 }
 
 // octets are bytes in JSON: a string where they are text, else {"encoding": "base64", "bytes": "…"}. Null is null, and
@@ -68,7 +91,7 @@ func (o *octets) UnmarshalJSON(text []byte) error {
 }
 
 type headerOctets struct {
-	Key   string  `json:"key"`
+	Key   octets  `json:"key"` // text in all but broken producers
 	Value *octets `json:"value"`
 }
 
@@ -177,11 +200,11 @@ func (d *decoder) avro(ctx context.Context, e *event.Event, frame schemas.Frame)
 
 func envelopeOf(e *event.Event, d decoded) envelope {
 	env := envelope{
-		Millrace: 1, Topic: e.Topic, Partition: e.Partition, Offset: e.Offset, Timestamp: e.Published.UTC(), Type: d.typ,
+		Millrace: 1, Topic: e.Topic, Partition: e.Partition, Offset: e.Offset, Timestamp: instant(e.Published), Type: d.typ,
 		Key: octetsOf(e.Key), Value: octetsOf(e.Value), Data: d.json, Headers: make([]headerOctets, len(e.Headers)),
 	}
 	for i, h := range e.Headers {
-		env.Headers[i] = headerOctets{h.Key, octetsOf(h.Value)}
+		env.Headers[i] = headerOctets{octets(h.Key), octetsOf(h.Value)}
 	}
 	if d.err != nil {
 		env.Error = d.err.Error()

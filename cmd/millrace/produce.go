@@ -24,8 +24,8 @@ import (
 )
 
 const (
-	lineMost   = 16 << 20 // bytes of one line
-	errorsMost = 10       // shown one by one, the rest is counted
+	lineMost   = 128 << 20 // bytes of one line: a value stands in it twice, as bytes and as data
+	errorsMost = 10        // shown one by one, the rest is counted
 	// closeWait is how long the events on the way may take after the last line, or after Ctrl-C.
 	closeWait = 30 * time.Second
 )
@@ -43,7 +43,7 @@ func (a *app) produceCommand() *cobra.Command {
 
 Each line is one event's data, encoded by the latest schema of the topic's subject (TOPIC-value, or --subject); keys
 that no field has are errors, with the line's number. Lines that tail -o jsonl wrote are published as they were: the
-same key, value and headers. Lines that fail are reported, the others are published, and the exit code is 4.`,
+same key, value and headers, repeats and nulls included; --header adds to them. Lines that fail are reported, the others are published, and the exit code is 4.`,
 		Example: `  millrace produce shop.orders --from orders.jsonl --key-field order_id
   millrace tail shop.orders --offset :100 -o jsonl | millrace produce shop.copy
   echo '{"note":"hello"}' | millrace produce notes --format json --key k1 --header lang=en`,
@@ -337,8 +337,8 @@ func (l *lineEncoder) event(text []byte) (event.Event, error) {
 	return e, nil
 }
 
-// fromEnvelope makes the event that a line of tail -o jsonl holds: with its own id, so that whoever dedupes sees
-// one event.
+// fromEnvelope makes the event that a line of tail -o jsonl holds: the same record. What had an id has it again, so
+// whoever dedupes sees one event; what had none gets none.
 func (l *lineEncoder) fromEnvelope(text []byte) (event.Event, error) {
 	var env envelope
 	if err := json.Unmarshal(text, &env); err != nil {
@@ -347,15 +347,14 @@ func (l *lineEncoder) fromEnvelope(text []byte) (event.Event, error) {
 	if env.Millrace != 1 {
 		return event.Event{}, lineError{text: fmt.Sprintf("the line has format %d, this millrace reads 1", env.Millrace), hint: "use a newer millrace"}
 	}
-	e := event.New(l.topic, env.Key.bytes(), nil)
-	e.Value = env.Value.bytes()
-	h := make(event.Headers, len(env.Headers))
+	h := make(event.Headers, len(env.Headers), len(env.Headers)+len(l.headers))
 	for i, x := range env.Headers {
-		h[i] = event.Header{Key: x.Key, Value: x.Value.bytes()}
+		h[i] = event.Header{Key: string(x.Key), Value: x.Value.bytes()}
 	}
-	event.ParseHeaders(&e.Meta, h)
-	e.Headers = append(e.Headers, l.headers...)
-	return e, nil
+	return event.Event{
+		Meta:  event.Meta{Topic: l.topic, Key: env.Key.bytes(), Headers: append(h, l.headers...)},
+		Value: env.Value.bytes(), Verbatim: true,
+	}, nil
 }
 
 // keyOf is the key of a line: nil is the null key.

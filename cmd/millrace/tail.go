@@ -2,12 +2,9 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -18,224 +15,289 @@ import (
 	"github.com/millrace/millrace/kafka"
 	"github.com/millrace/millrace/position"
 	"github.com/millrace/millrace/reader"
+	"github.com/millrace/millrace/schemas"
 )
 
-type tailFlags struct {
-	from, until, offset string
-	most                int
-	keys, headers       []string
-	partitions          []int
-	uncommitted         bool
-	zone                string
-}
-
 func (a *app) tailCommand() *cobra.Command {
-	var f tailFlags
+	var f readFlags
 	cmd := &cobra.Command{
 		Use: "tail TOPIC…", Aliases: []string{"consume"}, Short: "Read events, decoded: a stretch of the past, or what happens now",
 		Long: `Read events, decoded: a stretch of the past, or what happens now.
 
 A read with an end always ends: at --until, at the end of an --offset range, or after -n events. Without an end it
 goes on with what arrives, until Ctrl-C. Nothing of any consumer group moves. Several topics are merged by time.
+-n without a start and without a filter is the last events.
 
 --from and --until take  start, end, now, -15m, 2026-11-22T09:00Z, "yesterday 09:00", offset:123, p0=123,p1=456.
 --offset takes what kcl and rpk take:  start, end, 100, 100:200, end-10, @-1h:now, @2026-11-22:1h.
-Times without a zone are UTC, unless --tz says otherwise.`,
+Times without a zone are UTC, unless --tz says otherwise.
+` + expressionHelp,
 		Example: `  millrace tail shop.orders                              what happens now
   millrace tail shop.orders -n 5                         the last five
   millrace tail shop.orders --from -15m --until now      the last quarter of an hour
   millrace tail shop.orders --key o-17 --from start -n 1 the first event of a key
   millrace tail shop.orders --offset 0:100 -o jsonl      a stretch for jq, and for millrace produce
   millrace tail shop.orders shop.payments -n 10          two topics, merged by time`,
-		Args:              names("a topic", 1, 0),
 		ValidArgsFunction: a.completeTopics,
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.tail(cmd.Context(), args, f) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, err := a.read(cmd.Context(), args, f)
+			return err
+		},
 	}
-	fs := cmd.Flags()
-	fs.StringVar(&f.from, "from", "", "the first `position` to read")
-	fs.StringVar(&f.until, "until", "", "the first `position` not to read")
-	fs.StringVar(&f.offset, "offset", "", "a `range` of offsets or times, instead of --from and --until")
-	fs.IntVarP(&f.most, "number", "n", 0, "end after this many `events`; without a start, the last ones")
-	fs.StringArrayVar(&f.keys, "key", nil, "only events with this `key`; repeated: with any of them")
-	fs.StringArrayVar(&f.headers, "header", nil, "only events with this header, `name=value` or name~regexp; repeated: with all of them")
-	fs.IntSliceVar(&f.partitions, "partition", nil, "only these `partitions`")
-	fs.BoolVar(&f.uncommitted, "uncommitted", false, "read events of open and aborted transactions too")
-	fs.StringVar(&f.zone, "tz", "UTC", "read and print times in this `zone`: Europe/Rome, local")
+	f.register(cmd.Flags())
 	return cmd
 }
 
-func (a *app) tail(ctx context.Context, topics []string, f tailFlags) error {
-	if err := a.formats("table", "json", "jsonl", "raw"); err != nil {
-		return err
-	}
-	zone, err := location(f.zone)
+// reading is one run of tail or find.
+type reading struct {
+	*app
+	f       readFlags
+	cluster kafka.Cluster
+	cfg     reader.Config
+	filters *filters // nil: all events
+	around  *around  // nil: matches alone
+	count   *counter // nil: events are printed
+	value   evaluator
+	save    *saver
+	out     *printer
+	line    *scanLine
+
+	matched int64
+	// left is what the filters failed on, where they are asked here and not by the reader.
+	left reader.Completeness
+}
+
+// read is tail and find, which differ in what their flags default to. It returns how many events matched.
+func (a *app) read(ctx context.Context, topics []string, f readFlags) (matched int64, err error) {
+	r := &reading{app: a, f: f}
+	now, err := r.prepare(topics)
 	if err != nil {
-		return usage(err)
-	}
-	cfg, last, err := a.readerConfig(topics, f, zone)
-	if err != nil {
-		return usage(err)
+		return 0, usage(err)
 	}
 	reg, named, err := a.registry()
 	if err != nil {
-		return err
+		return 0, err
 	}
-	c, err := a.cluster(ctx)
-	if err != nil {
-		return err
+	if err := r.compile(reg); err != nil {
+		return 0, usage(err)
 	}
-	w := bufio.NewWriterSize(a.out, 64<<10)
-	p := &printer{app: a, w: w, zone: zone, decoder: decoder{reg: reg, optional: !named, say: a.say}}
-	if last {
-		err = a.tailLast(ctx, c, cfg, f.most, p)
+	if r.cluster, err = a.cluster(ctx); err != nil {
+		return 0, err
+	}
+	if r.cfg.Topics, err = a.pick(ctx, r.cluster, topics, f.patterns); err != nil {
+		return 0, err
+	}
+	r.cfg.Log = r.cluster.Log
+	if f.save != "" {
+		if r.save, err = newSaver(a.path(f.save)); err != nil {
+			return 0, usage(err)
+		}
+	}
+	r.out = &printer{
+		app: a, w: bufio.NewWriterSize(a.out, 64<<10), zone: now.Location(), save: r.save, marks: r.around != nil,
+		decoder: decoder{reg: reg, optional: !named, say: a.say},
+	}
+	if f.countBy != "" {
+		r.count = a.newCounter(r.cfg.Follow)
+	}
+	if r.last() {
+		err = r.readLast(ctx)
 	} else {
-		err = a.tailRange(ctx, c, cfg, f.most, p)
+		a.sayRange(r.cfg.Range, now)
+		err = r.readRange(ctx)
 	}
-	return errors.Join(err, p.end())
+	return r.matched, r.end(ctx, err)
 }
 
-func location(name string) (*time.Location, error) {
-	if strings.EqualFold(name, "local") {
-		return time.Local, nil
+// last says that the last events are meant, wherever they are.
+func (r *reading) last() bool {
+	return !r.f.bounded && r.f.most > 0 && r.f.from == "" && r.f.until == "" && r.f.offset == ""
+}
+
+// prepare reads the flags, without a cluster.
+func (r *reading) prepare(topics []string) (now time.Time, err error) {
+	f := &r.f
+	forms := []string{"table", "json", "jsonl", "raw"}
+	if f.countBy != "" {
+		forms = forms[:3]
 	}
-	zone, err := time.LoadLocation(name)
+	if err := r.formats(forms...); err != nil {
+		return now, err
+	}
+	if err := f.check(topics); err != nil {
+		return now, err
+	}
+	zone, err := location(f.zone)
 	if err != nil {
-		return nil, fmt.Errorf("--tz %s: there is no such zone: write UTC, local, or a name like Europe/Rome", name)
+		return now, err
 	}
-	return zone, nil
-}
-
-// readerConfig is what the flags ask for. last says that the last events are meant, wherever they are.
-func (a *app) readerConfig(topics []string, f tailFlags, zone *time.Location) (cfg reader.Config, last bool, err error) {
-	cfg = reader.Config{Topics: topics, Uncommitted: f.uncommitted, Merge: true}
-	for _, p := range f.partitions {
-		if p < 0 {
-			return cfg, false, fmt.Errorf("--partition %d: partitions count from 0", p)
-		}
-		cfg.Partitions = append(cfg.Partitions, int32(p))
-	}
-	if f.most < 0 {
-		return cfg, false, fmt.Errorf("-n %d: a number of events is positive", f.most)
-	}
-	if cfg.Match, err = matcher(f); err != nil {
-		return cfg, false, err
-	}
-	now := a.now().In(zone) // read once: every "now" and "-15m" of the command is counted from it
+	now = r.now().In(zone)
+	span, err := f.span(now)
 	switch {
-	case f.offset != "" && (f.from != "" || f.until != ""):
-		return cfg, false, errors.New("--offset and --from, --until say the same: use one way")
-	case f.offset != "":
-		if cfg.Range, err = position.ParseRange(f.offset, now); err != nil {
-			return cfg, false, err
-		}
-	case f.from != "" || f.until != "":
-		if f.from != "" {
-			if cfg.Range.From, err = position.Parse(f.from, now); err != nil {
-				return cfg, false, fmt.Errorf("--from: %w", err)
-			}
-		}
-		if f.until != "" {
-			if cfg.Range.Until, err = position.Parse(f.until, now); err != nil {
-				return cfg, false, fmt.Errorf("--until: %w", err)
-			}
-			if !cfg.Range.Bounded() {
-				return cfg, false, fmt.Errorf("--until start: %w", position.ErrEmpty)
-			}
-		}
-		if err := cfg.Range.Validate(); err != nil {
-			return cfg, false, err
-		}
-	case f.most > 0 && cfg.Match != nil:
-		return cfg, false, errors.New("-n with a filter needs a start: add --from start, or --from -1h")
-	case f.most > 0:
-		return cfg, true, nil
-	default:
-		cfg.Range.From = position.Point{Kind: position.End}
+	case err != nil:
+		return now, err
+	case r.last() && f.filtered():
+		return now, errors.New("-n with a filter needs a start: add --from start, or --from -1h")
+	case !f.bounded && f.from == "" && f.until == "" && f.offset == "":
+		span.From = position.Point{Kind: position.End}
 	}
-	cfg.Follow = !cfg.Range.Bounded()
-	a.sayRange(cfg.Range, now)
-	return cfg, false, nil
+	r.cfg = f.config(span)
+	if f.before+f.after > 0 {
+		r.around = newAround(f.before, f.after, f.contextBy == byKey)
+	}
+	return now, nil
 }
 
-// sayRange prints what times were resolved to: a zone that was not meant is the commonest mistake.
-func (a *app) sayRange(r position.Range, now time.Time) {
-	for _, p := range []struct {
-		word string
-		position.Point
-	}{{"from", r.From}, {"until", r.Until}} {
-		if p.Kind != position.Time {
-			continue
-		}
-		here := p.At.Local()
-		if zone := now.Location(); zone != time.UTC {
-			here = p.At.In(zone)
-		}
-		if _, offset := here.Zone(); offset == 0 {
-			a.say("%s %s", p.word, p.At.Format("2006-01-02 15:04:05Z"))
-		} else {
-			a.say("%s %s (%s)", p.word, p.At.Format("2006-01-02 15:04:05Z"), here.Format("15:04:05 -0700"))
+// compile makes filters of the flags. The reader asks them, but where events beside matches are shown too.
+func (r *reading) compile(reg *schemas.Registry) error {
+	var err error
+	if r.filters, err = newFilters(r.f, reg); err != nil {
+		return err
+	}
+	if r.f.countBy != "" {
+		if r.value, err = newEvaluator(r.f.countBy, reg); err != nil {
+			return fmt.Errorf("--count-by: %w", err)
 		}
 	}
+	if r.around == nil && r.filters != nil {
+		r.cfg.Match = r.filters.match
+	}
+	return nil
 }
 
-// tailRange prints a range, or the first events of it.
-func (a *app) tailRange(ctx context.Context, c kafka.Cluster, cfg reader.Config, most int, p *printer) error {
-	line := a.progress()
-	cfg.Progress = func(scanned, total int64) {
-		if total > 0 && scanned < total && !isTerminal(a.out) {
-			line.show("%s of %s offsets (%d %%)", number(scanned), number(total), 100*scanned/total)
-		}
+// readRange prints a range, or the first matches of it.
+func (r *reading) readRange(ctx context.Context) error {
+	r.line = r.scanLine()
+	if r.count == nil || r.count.live == nil {
+		r.cfg.Progress = r.line.update
 	}
-	cfg.Log = c.Log
-	r, err := reader.Open(ctx, c, cfg)
+	in, err := reader.Open(ctx, r.cluster, r.cfg)
 	if err != nil {
 		return err
 	}
-	a.sayNotes(r)
-	if cfg.Follow {
-		a.say("following %s: Ctrl-C ends it", strings.Join(cfg.Topics, ", "))
+	r.sayNotes(in)
+	if r.cfg.Follow {
+		r.say("following %s: Ctrl-C ends it", strings.Join(r.cfg.Topics, ", "))
+	} else if r.f.most == 0 {
+		r.sayEstimate(in, r.cfg.Range)
 	}
-	n := 0
-	for e, err := range r.Events(ctx) {
+	enough := false
+	for e, err := range in.Events(ctx) {
+		if err == nil {
+			enough, err = r.take(ctx, &e)
+		}
 		if err != nil {
-			line.clear()
-			a.say("%s", r.Complete())
+			r.line.clear()
+			r.sayComplete(in.Complete(), false)
 			return err
 		}
-		if err := p.print(ctx, &e); err != nil {
-			return err
-		}
-		if cfg.Follow { // a person, or a pipe, waits for each
-			if err := p.w.Flush(); err != nil {
-				return fmt.Errorf("print: %w", err)
-			}
-		}
-		if n++; n == most {
+		if enough {
 			break
 		}
 	}
-	line.clear()
-	if err := p.w.Flush(); err != nil {
-		return fmt.Errorf("print: %w", err)
+	r.line.clear()
+	if err := r.out.flush(); err != nil {
+		return err
 	}
-	a.sayComplete(r.Complete(), p, n == most && most > 0)
+	r.sayComplete(in.Complete(), enough)
 	if ctx.Err() != nil {
 		return fmt.Errorf("read: %w", ctx.Err())
 	}
 	return nil
 }
 
-// tailLast prints the last events of all partitions together. Markers and gaps occupy offsets, so where as many
+// take shows an event, if it is to be shown, and reports whether enough were.
+func (r *reading) take(ctx context.Context, e *event.Event) (enough bool, err error) {
+	if r.around == nil {
+		if err := r.show(ctx, e, false); err != nil {
+			return false, err
+		}
+		r.matched++
+		return r.matched == int64(r.f.most), nil
+	}
+	full := r.f.most > 0 && r.matched >= int64(r.f.most) // only what follows the last match is still to come
+	hit := false
+	if !full {
+		if hit, err = r.filters.match(e); err != nil {
+			if hopeless(err) {
+				return false, fmt.Errorf("read %s@%d: %w", place(e.Topic, e.Partition), e.Offset, err)
+			}
+			r.failed(e, err)
+			hit = false
+		}
+	}
+	earlier, begins, follows := r.around.add(e, hit)
+	if begins {
+		if err := r.out.apart(); err != nil {
+			return false, err
+		}
+	}
+	for i := range earlier {
+		if err := r.show(ctx, &earlier[i], true); err != nil {
+			return false, err
+		}
+	}
+	if hit || follows {
+		if err := r.show(ctx, e, !hit); err != nil {
+			return false, err
+		}
+	}
+	if hit {
+		r.matched++
+	}
+	return r.f.most > 0 && r.matched >= int64(r.f.most) && r.around.pending == 0, nil
+}
+
+func (r *reading) failed(e *event.Event, err error) {
+	if r.left.Undecodable++; r.left.Undecodable == 1 {
+		first := &r.left.FirstUndecodable
+		first.Topic, first.Partition, first.Offset, first.Err = e.Topic, e.Partition, e.Offset, err
+	}
+}
+
+// show counts or prints an event. Whoever looks at a terminal, or follows through a pipe, sees each at once.
+func (r *reading) show(ctx context.Context, e *event.Event, around bool) error {
+	if r.count != nil {
+		value, err := r.value(e)
+		switch {
+		case err != nil && hopeless(err):
+			return fmt.Errorf("count %s@%d: %w", place(e.Topic, e.Partition), e.Offset, err)
+		case err != nil:
+			r.count.miss(fmt.Sprintf("%s@%d", place(e.Topic, e.Partition), e.Offset), err)
+		default:
+			r.count.add(value)
+		}
+		if r.save == nil {
+			return nil
+		}
+		return r.out.saveOnly(ctx, e)
+	}
+	screen := isTerminal(r.app.out)
+	if screen && r.line != nil {
+		r.line.clear()
+	}
+	if err := r.out.print(ctx, e, around); err != nil {
+		return err
+	}
+	if r.cfg.Follow || screen {
+		return r.out.flush()
+	}
+	return nil
+}
+
+// readLast prints the last events of all partitions together. Markers and gaps occupy offsets, so where as many
 // offsets hold fewer events it looks further back.
-func (a *app) tailLast(ctx context.Context, c kafka.Cluster, cfg reader.Config, most int, p *printer) error {
+func (r *reading) readLast(ctx context.Context) error {
+	most := r.f.most
 	for back := int64(most); ; back *= 8 {
-		cfg.Range = position.Range{From: position.Point{Kind: position.End, N: back}, Until: position.Point{Kind: position.End}}
-		r, err := reader.Open(ctx, c, cfg)
+		r.cfg.Follow = false
+		r.cfg.Range = position.Range{From: position.Point{Kind: position.End, N: back}, Until: position.Point{Kind: position.End}}
+		in, err := reader.Open(ctx, r.cluster, r.cfg)
 		if err != nil {
 			return err
 		}
 		var ring []event.Event
-		for e, err := range r.Events(ctx) {
+		for e, err := range in.Events(ctx) {
 			if err != nil {
 				return err
 			}
@@ -243,141 +305,82 @@ func (a *app) tailLast(ctx context.Context, c kafka.Cluster, cfg reader.Config, 
 				ring = append(ring[:0], ring[len(ring)-most:]...)
 			}
 		}
-		whole := !slices.ContainsFunc(r.Spans(), func(s reader.Span) bool { return s.Until-s.From >= back })
+		whole := !slices.ContainsFunc(in.Spans(), func(s reader.Span) bool { return s.Until-s.From >= back })
 		if len(ring) < most && !whole && back < 1<<40 {
 			continue
 		}
 		for _, e := range ring[max(0, len(ring)-most):] {
-			if err := p.print(ctx, &e); err != nil {
+			if err := r.show(ctx, &e, false); err != nil {
 				return err
 			}
+			r.matched++
 		}
-		if err := p.w.Flush(); err != nil {
-			return fmt.Errorf("print: %w", err)
+		if err := r.out.flush(); err != nil {
+			return err
 		}
-		done := r.Complete()
-		done.Matched = int64(min(len(ring), most))
-		a.sayComplete(done, p, false)
+		r.sayComplete(in.Complete(), false)
 		return nil
 	}
+}
+
+// end closes what the form opened, and puts the saved set in its place: whole, or as whole as a reading can be that has
+// no other end than Ctrl-C.
+func (r *reading) end(ctx context.Context, err error) error {
+	whole := err == nil || r.cfg.Follow && ctx.Err() != nil && errors.Is(err, ctx.Err())
+	var printing error
+	if r.count != nil {
+		printing = r.count.print()
+	} else {
+		printing = r.out.end()
+	}
+	if r.around != nil && r.around.cut {
+		r.say("more than %s were held for a match to come: of some, less than --before is shown", plural(heldMost, "event"))
+	}
+	switch {
+	case r.save == nil:
+	case whole && printing == nil:
+		if err := r.save.commit(); err != nil {
+			return err
+		}
+		r.say("saved %s to %s: publish them again with  millrace produce TOPIC --from %s", plural(r.save.n, "event"), r.f.save, r.f.save)
+	default:
+		r.save.discard()
+		r.say("nothing was saved to %s", r.f.save)
+	}
+	return errors.Join(err, printing)
 }
 
 func (a *app) sayNotes(r *reader.Reading) {
 	for _, s := range r.Spans() {
 		if s.Note != "" {
-			a.say("%s/%d: %s", s.Topic, s.Partition, s.Note)
+			a.say("%s: %s", place(s.Topic, s.Partition), s.Note)
 		}
 	}
 }
 
 // sayComplete ends every read: how much was looked at, and what not.
-func (a *app) sayComplete(c reader.Completeness, p *printer, enough bool) {
-	if enough {
-		c.Done = true
+func (r *reading) sayComplete(c reader.Completeness, enough bool) {
+	c.Done = c.Done || enough
+	c.Matched = r.matched
+	if r.around != nil {
+		c.Undecodable, c.FirstUndecodable = r.left.Undecodable, r.left.FirstUndecodable
 	}
-	a.say("%s", c)
-	if p.undecodable > 0 {
-		a.say("%s did not decode, the first at %s", plural(p.undecodable, "event"), p.first)
+	r.say("%s", c)
+	if c.Undecodable > 0 && c.FirstUndecodable.Err != nil {
+		r.say("  %s", printable(c.FirstUndecodable.Err.Error()))
+	}
+	if r.out.undecodable > 0 {
+		r.say("%s did not decode, the first at %s", plural(r.out.undecodable, "event"), r.out.first)
 	}
 	if c.Early > 0 {
-		a.say("the end is a time: events that were published more than a minute late are not looked at (--until end does)")
+		r.say("the end is a time: events that were published more than a minute late are not looked at (--until end does)")
 	}
 }
 
-// matcher is the filter of the flags, nil if there is none. Filters never need the value.
-func matcher(f tailFlags) (func(*event.Event) (bool, error), error) {
-	type headerTest struct {
-		name string
-		ok   func([]byte) bool
-	}
-	var tests []headerTest
-	for _, h := range f.headers {
-		i := strings.IndexAny(h, "=~")
-		if i <= 0 {
-			return nil, fmt.Errorf("--header %q: write name=value, or name~regexp", h)
-		}
-		name, value := h[:i], h[i+1:]
-		if h[i] == '=' {
-			tests = append(tests, headerTest{name, func(b []byte) bool { return string(b) == value }})
-			continue
-		}
-		re, err := regexp.Compile(value)
-		if err != nil {
-			return nil, fmt.Errorf("--header %q: %w", h, err)
-		}
-		tests = append(tests, headerTest{name, re.Match})
-	}
-	if len(f.keys)+len(tests) == 0 {
-		return nil, nil
-	}
-	return func(e *event.Event) (bool, error) {
-		if len(f.keys) > 0 && (e.Key == nil || !slices.Contains(f.keys, string(e.Key))) {
-			return false, nil
-		}
-		for _, t := range tests { // any header of the name will do: names repeat
-			if !slices.ContainsFunc(e.Headers, func(h event.Header) bool { return h.Key == t.name && t.ok(h.Value) }) {
-				return false, nil
-			}
-		}
-		return true, nil
-	}, nil
+// hopeless reports an error that is not about one event: nothing more can be read.
+func hopeless(err error) bool {
+	return errors.Is(err, schemas.ErrUnavailable) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// printer writes events in the chosen form.
-type printer struct {
-	*app
-	decoder
-	w           *bufio.Writer
-	zone        *time.Location
-	begun       bool
-	undecodable int64
-	first       string
-}
-
-func (p *printer) print(ctx context.Context, e *event.Event) error {
-	if p.output == "raw" {
-		return p.line(e.Value)
-	}
-	d, err := p.decode(ctx, e)
-	if err != nil {
-		return err
-	}
-	if d.err != nil {
-		if p.undecodable++; p.undecodable == 1 {
-			p.first = fmt.Sprintf("%s/%d@%d: %s", e.Topic, e.Partition, e.Offset, d.err)
-		}
-	}
-	if p.output == "table" {
-		return p.line([]byte(line(e, d, e.Published.In(p.zone))))
-	}
-	text, err := marshal(envelopeOf(e, d))
-	if err != nil {
-		return fmt.Errorf("print %s/%d@%d: %w", e.Topic, e.Partition, e.Offset, err)
-	}
-	if p.output == "json" {
-		text = append(bytes.Clone([]byte(map[bool]string{false: "[\n  ", true: ",\n  "}[p.begun])), text...)
-		p.begun = true
-		_, err = p.w.Write(text)
-		return err
-	}
-	return p.line(text)
-}
-
-func (p *printer) line(b []byte) error {
-	_, _ = p.w.Write(b) // a bufio.Writer keeps its error for the next call
-	if err := p.w.WriteByte('\n'); err != nil {
-		return fmt.Errorf("print: %w", err)
-	}
-	return nil
-}
-
-// end closes what the form opened.
-func (p *printer) end() error {
-	if p.output == "json" {
-		_, _ = io.WriteString(p.w, map[bool]string{false: "[]\n", true: "\n]\n"}[p.begun])
-	}
-	if err := p.w.Flush(); err != nil {
-		return fmt.Errorf("print: %w", err)
-	}
-	return nil
-}
+// place is a partition as people write it.
+func place(topic string, partition int32) string { return fmt.Sprintf("%s/%d", topic, partition) }
