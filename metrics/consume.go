@@ -10,6 +10,7 @@ import (
 	"github.com/millrace/millrace/consumer"
 	"github.com/millrace/millrace/cursor"
 	"github.com/millrace/millrace/deadletter"
+	"github.com/millrace/millrace/groups"
 )
 
 // group is the observer of the consumers of a group in this process.
@@ -26,7 +27,8 @@ type group struct {
 
 	mu      sync.Mutex
 	held    map[place]*standing
-	members int // of the whole group at the last look, -1 before
+	members int          // of the whole group at the last look, -1 before
+	state   groups.State // the same, "" before
 }
 
 // place is a partition. A topic that was made anew has its place: nobody holds both.

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/millrace/millrace/groups"
 )
 
 // lags collects where the groups stand: from what is known at the moment of the scrape, so that nothing stays of a
@@ -33,14 +35,17 @@ var (
 	descMembers = prometheus.NewDesc("kafka_consumergroup_members",
 		"Members of the whole group.",
 		[]string{labelGroup}, nil)
+	descState = prometheus.NewDesc("millrace_consumergroup_state",
+		"1 for the state of the whole group, judged by how its commits move: ok, warn (lag never falls), stall (position stands still), stop (no commits), rewind (position went back).",
+		[]string{labelGroup, "state"}, nil)
 	descFailed = prometheus.NewDesc("millrace_collect_failed",
-		"1 when the last look at the groups failed: lag and members are as they were before.",
+		"1 when the last look at the groups failed: lag, members and state are old or absent.",
 		[]string{"collector"}, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (l *lags) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descLag, descLagSum, descUncommitted, descSeconds, descMaxSeconds, descHeld, descMembers, descFailed} {
+	for _, d := range []*prometheus.Desc{descLag, descLagSum, descUncommitted, descSeconds, descMaxSeconds, descHeld, descMembers, descState, descFailed} {
 		ch <- d
 	}
 }
@@ -125,7 +130,18 @@ func (g *group) collect(ch chan<- prometheus.Metric, now time.Time) {
 	if g.members >= 0 {
 		gauge(ch, descMembers, float64(g.members), g.label)
 	}
+	if g.state != "" {
+		for _, state := range states {
+			value := 0.0
+			if state == g.state {
+				value = 1
+			}
+			gauge(ch, descState, value, g.label, string(state))
+		}
+	}
 }
+
+var states = []groups.State{groups.OK, groups.Warn, groups.Stall, groups.Stop, groups.Rewind}
 
 // behind is how old the oldest event is that is not resolved.
 func (s *standing) behind(now time.Time) time.Duration {

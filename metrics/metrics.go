@@ -40,6 +40,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/millrace/millrace/groups"
 )
 
 // The labels that several metrics share.
@@ -62,9 +64,10 @@ var durations = []float64{.005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 
 
 // Metrics are the metrics of one process.
 type Metrics struct {
-	gatherer prometheus.Gatherer
-	now      func() time.Time
-	clients  *clients
+	registerer prometheus.Registerer
+	gatherer   prometheus.Gatherer
+	now        func() time.Time
+	clients    *clients
 
 	sent, consumed, events, deadLetters *prometheus.CounterVec
 	rebalances, problems                *prometheus.CounterVec
@@ -81,6 +84,9 @@ type Metrics struct {
 	failed bool          // the last look at the groups
 	looked bool          // there was a look
 	wake   chan struct{} // look soon
+
+	looking sync.Mutex
+	tracker *groups.Tracker
 }
 
 // New returns metrics that are registered with reg. Nil is a registry of its own, which [Metrics.Handler] serves
@@ -90,7 +96,7 @@ func New(reg prometheus.Registerer) (*Metrics, error) {
 	m := &Metrics{
 		now: time.Now, clients: newClients(),
 		topics: newBound(maxTopics), handlers: newBound(maxHandlers), subjects: newBound(maxSubjects),
-		groups: map[string]*group{}, wake: make(chan struct{}, 1),
+		groups: map[string]*group{}, wake: make(chan struct{}, 1), tracker: groups.NewTracker(groups.TrackerConfig{}),
 	}
 	m.declare()
 	if reg == nil {
@@ -101,6 +107,7 @@ func New(reg prometheus.Registerer) (*Metrics, error) {
 	if err := reg.Register(m); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
+	m.registerer = reg
 	m.gatherer, _ = reg.(prometheus.Gatherer)
 	return m, nil
 }
@@ -162,6 +169,14 @@ func (m *Metrics) Handler() http.Handler {
 		return http.NotFoundHandler()
 	}
 	return promhttp.HandlerFor(m.gatherer, promhttp.HandlerOpts{MaxRequestsInFlight: 4, EnableOpenMetrics: true})
+}
+
+// Register adds metrics of the program's own to the registry.
+func (m *Metrics) Register(c prometheus.Collector) error {
+	if err := m.registerer.Register(c); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	return nil
 }
 
 // Describe implements [prometheus.Collector].

@@ -41,7 +41,6 @@ func live(t *testing.T) (*metrics.Metrics, consumer.Observer) {
 	p := m.Producer()
 	p.Published("shop.shipments", producer.Acked, 100, 3*time.Millisecond)
 	p.Published("shop.shipments", producer.Unknown, 100, time.Second)
-	p.Published("", producer.Acked, 100, 0) // captured by a replay
 	c := m.Consumer("shipping")
 	c.Assigned(map[cursor.ID]int64{id("shop.orders", 0): 0, id("shop.orders", 1): 7})
 	c.Attempted(id("shop.orders", 0), "shop.OrderPlaced", consumer.Done, 40, time.Millisecond)
@@ -67,7 +66,6 @@ func TestWhatObserversHearIsWhatIsServed(t *testing.T) {
 		"messaging_client_sent_messages_total": {
 			"messaging_destination_name=shop.shipments messaging_operation_name=publish":                    1,
 			"error_type=unknown messaging_destination_name=shop.shipments messaging_operation_name=publish": 1,
-			"messaging_operation_name=publish":                                                              1,
 		},
 		"messaging_client_consumed_messages_total": {
 			"messaging_consumer_group_name=shipping messaging_destination_name=shop.orders messaging_operation_name=process": 41,

@@ -20,7 +20,7 @@ const (
 )
 
 // Watch looks at the groups of the consumers every 15 seconds, and soon after an assignment, until ctx ends: for their
-// lag in offsets and their members, which a consumer cannot tell by itself. It takes the permission Describe on the
+// lag in offsets, their members and their state, which a consumer cannot tell by itself. It takes the permission Describe on the
 // groups and their topics, which Read includes. What fails goes to c's log once, and to millrace_collect_failed.
 func (m *Metrics) Watch(ctx context.Context, c kafka.Cluster) {
 	log := c.Log
@@ -58,27 +58,35 @@ func (m *Metrics) look(ctx context.Context, c kafka.Cluster) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	var errs []error
+	var (
+		errs  []error
+		found []groups.Group
+	)
 	for _, g := range all {
-		if err := g.look(ctx, c); err != nil {
-			errs = append(errs, err)
+		switch described, err := groups.Describe(ctx, c, g.name); {
+		case errors.Is(err, groups.ErrNotFound): // nobody has joined yet
+		case err != nil:
+			errs = append(errs, fmt.Errorf("look at group %s: %w", g.name, err))
+		default:
+			found = append(found, described...)
+			errs = append(errs, g.look(ctx, c, described[0]))
 		}
 	}
+	m.looking.Lock()
+	states := m.tracker.Observe(m.now(), found)
+	m.looking.Unlock()
+	for _, g := range all {
+		g.judge(states[g.name])
+	}
+	err := errors.Join(errs...)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.looked, m.failed = true, len(errs) > 0
-	return errors.Join(errs...)
+	m.looked, m.failed = true, err != nil
+	return err
 }
 
-func (g *group) look(ctx context.Context, c kafka.Cluster) error {
-	described, err := groups.Describe(ctx, c, g.name)
-	switch {
-	case errors.Is(err, groups.ErrNotFound):
-		return nil // nobody has joined yet
-	case err != nil:
-		return fmt.Errorf("look at group %s: %w", g.name, err)
-	}
-	whole := described[0]
+// look keeps what is to be known of the group.
+func (g *group) look(ctx context.Context, c kafka.Cluster, whole groups.Group) error {
 	whole.Partitions = g.note(whole)
 	if len(whole.Partitions) == 0 {
 		return nil
@@ -95,6 +103,13 @@ func (g *group) look(ctx context.Context, c kafka.Cluster) error {
 		}
 	}
 	return nil
+}
+
+// judge keeps the state of the whole group; "" where it is not known.
+func (g *group) judge(state groups.State) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.state = state
 }
 
 // note keeps the lag of the partitions that are held. It returns those that are behind although no handler has an event

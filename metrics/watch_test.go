@@ -70,12 +70,25 @@ func TestLagComesFromTheLogAndTheCommits(t *testing.T) {
 		"millrace_consumergroup_uncommitted_partitions": {"consumergroup=shipping topic=shop.orders": 1},
 		"kafka_consumergroup_members":                   {"consumergroup=shipping": 0},
 		"millrace_collect_failed":                       {"collector=groups": 0},
+		"millrace_consumergroup_state": {
+			"consumergroup=shipping state=ok": 1, "consumergroup=shipping state=warn": 0, "consumergroup=shipping state=stall": 0,
+			"consumergroup=shipping state=stop": 0, "consumergroup=shipping state=rewind": 0,
+		},
 		// Nothing of it is in a handler's hands, so its age is read from the log: the third record of the partition.
 		"kafka_consumergroup_group_lag_seconds": {"consumergroup=shipping partition=0 topic=shop.orders": (time.Hour - 4*time.Minute).Seconds()},
 	} {
 		s.want(t, name, want)
 	}
 	checkText(t, s.text)
+
+	// Nobody is in the group, and there is more: after a while that is a stop.
+	m.SetNow(func() time.Time { return began.Add(2 * time.Hour) })
+	if err := m.Look(ctx, cluster); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, m.Handler()).series(t, "millrace_consumergroup_state")["consumergroup=shipping state=stop"]; got != 1 {
+		t.Error("a group without members that is behind has not stopped")
+	}
 
 	c.Handled(id("shop.orders", 0), 3, 0, 0)
 	read(t, m.Handler()).want(t, "kafka_consumergroup_group_lag_seconds", map[string]float64{"consumergroup=shipping partition=0 topic=shop.orders": 0})
