@@ -22,6 +22,14 @@
 // Producers are closed after them, so that what was published on the way out is sent. When everything has ended by
 // itself, the service ends too; a second signal ends the process at once.
 //
+// # Metrics and health
+//
+// With --metrics the service answers HTTP there: /metrics for Prometheus (package metrics), /healthz as long as the
+// process lives, and /readyz with 200 while it can do its work. It cannot before each consumer was assigned partitions,
+// or was found to be one more than there are partitions for; while the cluster or the registry does not answer for half
+// a minute, nor a partition moves on for as long because of an error; and from the moment it is told to stop. Without
+// the flag nothing listens and nothing is measured.
+//
 // # Exit codes
 //
 // 0: ended by itself or stopped in order. 1: an error, or not stopped in time. 2: a flag or variable is wrong.
@@ -37,10 +45,12 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -73,6 +83,8 @@ type Service struct {
 	Log *zap.Logger
 
 	createTopics bool
+	listen       string    // for metrics
+	watching     *watching // nil without listen
 	movers       []mover
 	producers    []*producer.Producer
 	http         *http.Client
@@ -140,6 +152,9 @@ func configure(name string, args []string, env func(string) string, stderr io.Wr
 		}
 	}
 	fs.BoolVar(&s.createTopics, create, s.createTopics, "create missing dead-letter topics at start ["+Env(create)+"]")
+	const metrics = "metrics"
+	s.listen = env(Env(metrics))
+	fs.StringVar(&s.listen, metrics, s.listen, "serve /metrics, /healthz and /readyz on this `address`, :9090 in a container; without a login ["+Env(metrics)+"]")
 	fs.Usage = func() {}
 	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintf(stderr, "%s is a Millrace service. Every flag is also a variable; flags win.\n\n", name)
@@ -176,6 +191,13 @@ func (s *Service) Producer(cfg producer.Config) (*producer.Producer, error) {
 	if cfg.Log == nil {
 		cfg.Log = s.Log
 	}
+	if s.watching != nil {
+		all := publishers{s.watching.metrics.Producer()}
+		if cfg.Observer != nil {
+			all = append(all, cfg.Observer)
+		}
+		cfg.Observer = all
+	}
 	cfg.Observer = s.stats.published(cfg.Observer)
 	p, err := producer.New(s.Cluster, s.Schemas, cfg)
 	if err != nil {
@@ -198,9 +220,21 @@ func (s *Service) Consume(mux *consumer.Mux, cfg consumer.Config) {
 		cfg.Log = s.Log
 	}
 	cfg.CreateTopics = cfg.CreateTopics || s.createTopics
+	var own []kgo.Hook
+	if s.watching != nil {
+		member := s.watching.health.consumer(cfg.Group)
+		own = append(own, member)
+		all := observers{member, s.watching.metrics.Consumer(cfg.Group)}
+		if cfg.Observer != nil {
+			all = append(all, cfg.Observer)
+		}
+		cfg.Observer = all
+	}
 	cfg.Observer = s.stats.observe(cfg.Observer)
 	s.Go("consume as "+cfg.Group, func(ctx context.Context) error {
-		return consumer.Run(ctx, s.Cluster, s.Schemas, mux, cfg)
+		c := s.Cluster
+		c.Hooks = append(slices.Clip(c.Hooks), own...)
+		return consumer.Run(ctx, c, s.Schemas, mux, cfg)
 	})
 }
 
@@ -223,13 +257,20 @@ func (s *Service) run(ctx context.Context, env func(string) string, wire func(ct
 		return err
 	}
 	defer stopStatus()
+	stopServing, err := s.watch(ctx)
+	if err != nil {
+		return err
+	}
+	defer stopServing()
 	if err := s.Cluster.Ping(ctx); err != nil {
 		return fmt.Errorf("connect to the cluster: %w", err)
 	}
 	err = wire(ctx, s)
 	if err == nil {
 		s.stats.set("running")
+		stopAsking := s.ask(ctx)
 		err = s.move(ctx)
+		stopAsking()
 	}
 	s.stats.set("stopping")
 	end()

@@ -21,13 +21,14 @@ const StatusEnv = "MILLRACE_STATUS_FD"
 // Status is how a service stands.
 type Status struct {
 	Service     string  `json:"service"`
-	State       string  `json:"state"`        // starting, running, waiting (for a dependency) or stopping
-	Handled     int64   `json:"handled"`      // events since the start: handled, or published by a service without consumers
-	Rate        float64 `json:"rate"`         // of Handled, a second, over the last five seconds
-	Lag         int64   `json:"lag"`          // events behind the end of the log, over all partitions
-	LagSeconds  float64 `json:"lag_seconds"`  // age of the oldest event that is read and not done
-	DeadLetters int64   `json:"dead_letters"` // since the start
-	Result      string  `json:"result"`       // what Service.Report says
+	State       string  `json:"state"`             // starting, running, waiting (for a dependency) or stopping
+	Handled     int64   `json:"handled"`           // events since the start: handled, or published by a service without consumers
+	Rate        float64 `json:"rate"`              // of Handled, a second, over the last five seconds
+	Lag         int64   `json:"lag"`               // events behind the end of the log, over all partitions
+	LagSeconds  float64 `json:"lag_seconds"`       // age of the oldest event that is read and not done
+	DeadLetters int64   `json:"dead_letters"`      // since the start
+	Result      string  `json:"result"`            // what Service.Report says
+	Metrics     string  `json:"metrics,omitempty"` // the URL of the metrics, where they are served
 }
 
 // stats collects what a Status says. It is the observer of every consumer of the service.
@@ -58,6 +59,18 @@ func (s *stats) set(state string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.status.State = state
+}
+
+func (s *stats) state() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status.State
+}
+
+func (s *stats) serves(url string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status.Metrics = url
 }
 
 func (s *stats) report(line func() string) {
