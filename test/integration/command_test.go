@@ -365,6 +365,8 @@ func groupsAndDeadLetters(s *shell) {
 		t.Errorf("after Ctrl-C tail exits %d", code)
 	}
 	has(t, "stderr after Ctrl-C", letters.err.String(), "Ctrl-C ends it", "scanned 1 record")
+	out, _ = s.run(t, 0, "bin/millrace tail shop.orders.shipping.dlq --from start --until now", "")
+	has(t, "dead letters", out, "bad-00", "bad-02", "nowhere-01")
 	out, _ = s.run(t, 0, "bin/millrace tail shop.orders.shipping.dlq -n 10 -o jsonl", "")
 	var dead []string
 	for _, e := range envelopes(t, out) {
