@@ -17,6 +17,7 @@ import (
 	"github.com/millrace/millrace/internal/devbroker"
 	"github.com/millrace/millrace/internal/registry"
 	"github.com/millrace/millrace/kafka"
+	"github.com/millrace/millrace/metrics"
 	"github.com/millrace/millrace/schemas"
 	"github.com/millrace/millrace/topics"
 )
@@ -119,18 +120,24 @@ func (d *dev) register(ctx context.Context, files fs.FS, specs []topics.Spec) er
 	return errors.Join(errs...)
 }
 
-// registryRole is a registry behind HTTP, with its health.
+// registryRole is a registry behind HTTP, with its health and metrics.
 type registryRole struct {
-	reg *registry.Registry
-	log *zap.Logger
-	err error         // of New
-	up  chan struct{} // closed when it answers for the first time
+	reg     *registry.Registry
+	metrics *metrics.Metrics
+	log     *zap.Logger
+	err     error         // of New
+	up      chan struct{} // closed when it answers for the first time
 }
 
 func newRegistryRole(c kafka.Cluster, create bool, log *zap.Logger) *registryRole {
+	r := &registryRole{log: log, up: make(chan struct{})}
+	if r.metrics, r.err = metrics.New(nil); r.err != nil {
+		return r
+	}
+	c.Hooks = append(slices.Clip(c.Hooks), r.metrics.Hooks()...)
 	store := registry.Kafka(c, registry.KafkaConfig{Create: create, Log: log})
-	reg, err := registry.New(store, registry.Config{Log: log})
-	return &registryRole{reg: reg, log: log, err: err, up: make(chan struct{})}
+	r.reg, r.err = registry.New(store, registry.Config{Log: log})
+	return r
 }
 
 // run serves on ln until ctx ends. Before the registry has answered once, an error of its store ends run; later the store
@@ -149,4 +156,9 @@ func (r *registryRole) run(ctx context.Context, ln net.Listener) error {
 	})
 }
 
-func (r *registryRole) handler() http.Handler { return withHealth(r.reg, r.reg.Ready) }
+func (r *registryRole) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", r.metrics.Handler())
+	mux.Handle("/", r.metrics.Registry(r.reg))
+	return withHealth(mux, r.reg.Ready)
+}

@@ -83,6 +83,7 @@ func (s *shopFloor) keep(ctx context.Context, name string) {
 		return
 	}
 	defer file.Close() //nolint:errcheck // a log that is not flushed has nobody to tell
+	metrics := ""      // where the service says that it serves them
 	p := devbroker.Process{
 		Name:    name,
 		Command: func(ctx context.Context) *exec.Cmd { return s.command(ctx, name) },
@@ -94,6 +95,10 @@ func (s *shopFloor) keep(ctx context.Context, name string) {
 		Status: func(line []byte) {
 			var st service.Status
 			if json.Unmarshal(line, &st) == nil {
+				if st.Metrics != metrics {
+					metrics = st.Metrics
+					s.log.Info("metrics", zap.String("name", name), zap.String("url", metrics))
+				}
 				s.board.row(name, func(r *row) { r.status, r.state = st, st.State })
 			}
 		},
@@ -122,7 +127,8 @@ func (s *shopFloor) command(ctx context.Context, name string) *exec.Cmd {
 	cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool {
 		return strings.HasPrefix(v, "MILLRACE_") && !strings.HasPrefix(v, service.StatusEnv+"=")
 	})
-	cmd.Env = append(cmd.Env, service.Env("brokers")+"="+s.addrs.Broker, service.Env("registry")+"="+s.addrs.Registry, service.Env("create-topics")+"=true")
+	cmd.Env = append(cmd.Env, service.Env("brokers")+"="+s.addrs.Broker, service.Env("registry")+"="+s.addrs.Registry, service.Env("create-topics")+"=true",
+		service.Env("metrics")+"=127.0.0.1:0") // a free port, which its status names
 	return cmd
 }
 

@@ -33,7 +33,7 @@ type serveFlags struct {
 func (a *app) serveCommand() *cobra.Command {
 	var f serveFlags
 	var long strings.Builder
-	long.WriteString("Run a role of Millrace against a cluster, until it is told to stop. Each has /healthz and /readyz.\n\nRoles:\n")
+	long.WriteString("Run a role of Millrace against a cluster, until it is told to stop. Each has /healthz, /readyz and /metrics.\n\nRoles:\n")
 	for _, r := range roles {
 		fmt.Fprintf(&long, "  %-10s %s\n", r.name, r.what)
 	}

@@ -26,7 +26,7 @@ func TestServeRegistry(t *testing.T) {
 	d := &devRun{cmd: cmd, lines: make(chan string, 1000)}
 	go d.scan(r)
 	url := d.await(t, `registry answers.*(http://127\.0\.0\.1:\d+)`)[1]
-	for path, want := range map[string]string{"/healthz": "ok", "/readyz": "ready", "/subjects": "[]"} {
+	for path, want := range map[string]string{"/healthz": "ok", "/readyz": "ready", "/subjects": "[]", "/metrics": "millrace_kafka_client_connects_total{"} {
 		resp, err := http.Get(url + path)
 		if err != nil {
 			t.Fatal(err)
