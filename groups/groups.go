@@ -1,14 +1,21 @@
-// Package groups looks at consumer groups: who is in them, where they stand, and how far behind they are in messages
-// and in time. Command, API and console show what it returns; it prints nothing and changes nothing. Webhook endpoints and
-// replays are groups too: a cursor's commit is recognised by its metadata, and its deferred records are counted.
+// Package groups looks at consumer groups: who is in them, where they stand, how far behind they are in messages and in
+// time, how they do and why; and it moves where they stand. Command, API and console show what it returns; it prints nothing.
+// Webhook endpoints and replays are groups too: a cursor's commit is recognised by its metadata, and its deferred records are
+// counted.
 //
 //	gs, err := groups.Describe(ctx, cluster, "shipping")
 //	ages, err := groups.Ages(ctx, cluster, gs, 100)
 //
+// An offset change is a plan first, which holds the state of things that it was made for:
+//
+//	plan, err := groups.NewPlan(ctx, cluster, "shipping", groups.Goal{At: &position.Point{Kind: position.Start}}, time.Now())
+//	moved, err := groups.Apply(ctx, cluster, plan, groups.Backups{Dir: dir}) // or nothing, if anything differs by now
+//
 // # Errors
 //
 // A group without members and without commits does not exist: Kafka answers "Dead" or an empty list for any name,
-// and here it is [ErrNotFound].
+// and here it is [ErrNotFound]. [ErrActive], [ErrChanged], [ErrCluster] and [ErrElsewhere] are refusals: nothing was
+// changed.
 package groups
 
 import (
@@ -77,6 +84,11 @@ type Commit struct {
 	Cursor *cursor.Cursor
 	// Damaged says that the metadata is Millrace's and does not read: what it deferred is not known.
 	Damaged bool
+}
+
+// plain says that the commit is its offset and nothing else: nothing is deferred below it or done above it.
+func (c *Commit) plain() bool {
+	return !c.Damaged && (c.Cursor == nil || len(c.Cursor.Open) == 0 && len(c.Cursor.Done) == 0 && c.Cursor.Mark == nil)
 }
 
 // Lag is how many offsets the group is behind the end, at least 0; false where nothing is committed, which
@@ -193,7 +205,7 @@ func Describe(ctx context.Context, c kafka.Cluster, ids ...string) ([]Group, err
 		}
 		g.ID = id
 		out[i] = g.Group
-		wanted.Merge(g.topics)
+		wanted.MergeTopics(g.topics.Topics()) // Merge passes over a topic without partitions: subscribed to, and not assigned yet
 		wanted.Merge(commits[id].Partitions())
 	}
 	log, err := bounds(ctx, c, client, wanted.Topics())
@@ -407,6 +419,7 @@ func topicResources(topics []string) []string {
 // partitions puts a group's commits beside the bounds of the log.
 func partitions(g described, commits kadm.OffsetResponses, log log) []Partition {
 	set := kadm.TopicsSet{}
+	set.MergeTopics(g.topics.Topics())
 	set.Merge(g.topics)
 	set.Merge(commits.Partitions())
 	for t := range set {

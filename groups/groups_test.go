@@ -24,6 +24,13 @@ var epoch = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 // newLog returns a cluster in memory with the topic t: ten records, a second apart, in partition 0, five in 1, and none in 2.
 func newLog(t *testing.T) (kafka.Cluster, *kadm.Client) {
 	t.Helper()
+	c, adm, _ := newFake(t)
+	return c, adm
+}
+
+// newFake is newLog for a test that meddles with the cluster.
+func newFake(t *testing.T) (kafka.Cluster, *kadm.Client, *kfake.Cluster) {
+	t.Helper()
 	fake, err := kfake.NewCluster(kfake.NumBrokers(2), kfake.SeedTopics(3, "t"))
 	if err != nil {
 		t.Fatal(err)
@@ -43,7 +50,7 @@ func newLog(t *testing.T) (kafka.Cluster, *kadm.Client) {
 			}
 		}
 	}
-	return c, kadm.NewClient(client)
+	return c, kadm.NewClient(client), fake
 }
 
 func commit(t *testing.T, adm *kadm.Client, group string, at map[int32]int64, metadata string) {
