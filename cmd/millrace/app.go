@@ -29,6 +29,9 @@ const (
 	defaultRegistry = "http://localhost:8081"
 )
 
+// idTimeout bounds the question for a cluster's id, which is asked after it has answered once.
+const idTimeout = 5 * time.Second
+
 // app is one invocation: what it may touch of its surroundings, and what was set.
 type app struct {
 	in       io.Reader
@@ -37,16 +40,21 @@ type app struct {
 	dir      string // where topics, schemas and .millrace.yaml are looked for
 	now      func() time.Time
 
-	settings service.Settings
-	readOnly bool
-	output   string // table, json, jsonl or raw
+	settings    service.Settings // complete once resolve was called
+	readOnly    bool
+	output      string // table, json, jsonl or raw
+	contextFlag string
+	confirmFlag string         // the name of the production context that may be written to
+	persistent  *pflag.FlagSet // the flags of every command
+
+	config    *config // nil until resolve
+	confirmed bool    // a production context's name was typed
 	// settingsErr is a fault of a file or a variable. It is reported by what needs the settings: help must work without.
 	settingsErr error
 }
 
 // run executes one command line and returns the exit code.
 func run(ctx context.Context, a *app, args []string) int {
-	a.settingsErr = a.load()
 	root := a.root() //nolint:contextcheck // cobra hands ctx to the commands
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
@@ -68,6 +76,7 @@ func (a *app) root() *cobra.Command {
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.guard(cmd) },
 		RunE: func(*cobra.Command, []string) error {
 			fmt.Fprint(a.out, overview)
 			return nil
@@ -79,6 +88,8 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
 	root.CompletionOptions.HiddenDefaultCmd = false
 	a.flags(root.PersistentFlags())
+	_ = root.RegisterFlagCompletionFunc("context", a.completeContexts)
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "jsonl", "raw"}, cobra.ShellCompDirectiveNoFileComp))
 	root.AddGroup(
 		&cobra.Group{ID: "run", Title: "Run:"},
 		&cobra.Group{ID: "look", Title: "Look and publish:"},
@@ -91,10 +102,12 @@ func (a *app) root() *cobra.Command {
 		{"run", a.devCommand()},
 		{"run", a.serveCommand()},
 		{"look", a.tailCommand()},
+		{"look", a.findCommand()},
 		{"look", a.produceCommand()},
 		{"look", a.groupsCommand()},
 		{"code", a.topicsCommand()},
 		{"code", a.schemasCommand()},
+		{"", a.contextCommand()},
 		{"", a.versionCommand()},
 		{"", a.brokerCommand()},
 		{"", a.shopCommand()},
@@ -121,18 +134,18 @@ func (a *app) flags(fs *pflag.FlagSet) {
 		pf.Usage = strings.ReplaceAll(pf.Usage, "…", "...") // columns are counted in bytes
 		fs.AddFlag(pf)
 	})
+	fs.StringVarP(&a.contextFlag, "context", "c", "", "speak to this named `cluster` [MILLRACE_CONTEXT]; see millrace context")
+	fs.StringVar(&a.confirmFlag, "confirm", "", "write to the production context of this `name` without being asked")
 	fs.StringVarP(&a.output, "output", "o", "table", "`table`, json, jsonl or raw")
-	fs.BoolVar(&a.readOnly, "read-only", a.readOnly, "refuse whatever would change the cluster [MILLRACE_READ_ONLY]")
+	fs.BoolVar(&a.readOnly, "read-only", false, "refuse whatever would change the cluster [MILLRACE_READ_ONLY]")
 	fs.SortFlags = false
+	a.persistent = fs
 }
 
 // cluster returns the cluster, after it has answered: a dead one is reported within five seconds.
 func (a *app) cluster(ctx context.Context) (kafka.Cluster, error) {
-	if a.settingsErr != nil {
-		return kafka.Cluster{}, a.settingsErr
-	}
-	if len(a.settings.Brokers) == 0 {
-		a.settings.Brokers = []string{defaultBrokers}
+	if err := a.resolve(); err != nil {
+		return kafka.Cluster{}, err
 	}
 	c, err := a.settings.Cluster()
 	if err != nil {
@@ -141,7 +154,6 @@ func (a *app) cluster(ctx context.Context) (kafka.Cluster, error) {
 	if c.ClientID == "" {
 		c.ClientID = "millrace-cli"
 	}
-	c.ReadOnly = a.readOnly
 	if c.Log, err = a.logger(); err != nil {
 		return c, usage(err)
 	}
@@ -154,13 +166,13 @@ func (a *app) cluster(ctx context.Context) (kafka.Cluster, error) {
 		}
 		return c, hint(err, "start a cluster on this machine:  millrace dev", "or name one:  millrace -B host:port … (or set MILLRACE_BROKERS)")
 	}
-	return c, nil
+	return a.guarded(ctx, c)
 }
 
 // registry returns the schema registry, and whether somebody named it: the default one may well not exist.
 func (a *app) registry() (reg *schemas.Registry, named bool, err error) {
-	if a.settingsErr != nil {
-		return nil, false, a.settingsErr
+	if err := a.resolve(); err != nil {
+		return nil, false, err
 	}
 	named = len(a.settings.RegistryURLs) > 0
 	if !named {
@@ -191,8 +203,12 @@ func isTerminal(f any) bool {
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
-// confirm asks on the terminal. Without one, or without a clear yes, nothing is done.
+// confirm asks on the terminal. Without one, or without a clear yes, nothing is done. Who typed the name of a
+// production context has been asked enough.
 func (a *app) confirm(question string) error {
+	if a.confirmed {
+		return nil
+	}
 	if !isTerminal(a.in) {
 		return hint(refused(errors.New("nothing was changed: there is no terminal to confirm on")), "add --yes to do it without being asked")
 	}

@@ -102,7 +102,7 @@ func knownHints(err error) []string {
 		{schemas.ErrUnavailable, "check the address of the registry: --registry or MILLRACE_REGISTRY; one runs with:  millrace dev"},
 		{schemas.ErrIncompatible, "add fields with a default and remove only such, or register the change under a new subject"},
 		{schemas.ErrNotFound, "see which there are:  millrace schemas ls"},
-		{kafka.ErrReadOnly, "leave out --read-only, MILLRACE_READ_ONLY or read-only: in the settings file, if you are sure"},
+		{kafka.ErrReadOnly, "see what makes it read-only (--read-only, MILLRACE_READ_ONLY, a file or a context):  millrace context show"},
 		{topics.ErrChanged, "look again:  millrace topics plan"},
 		{topics.ErrRefused, "look at the whole plan:  millrace topics plan"},
 	} {

@@ -236,6 +236,8 @@ func TestExamplesInHelpWork(t *testing.T) {
 	w.shop(t)
 	w.write(t, "orders.jsonl", `{"order_id":"o-17","cents":1999}`+"\n")
 	w.write(t, "order_placed.avsc", ordersAVSC)
+	w.env["XDG_CONFIG_HOME"] = t.TempDir()
+	w.user(t, "contexts:\n  staging:\n    brokers: "+w.env["MILLRACE_BROKERS"]+"\n")
 	for _, topic := range []string{"shop.payments", "shop.copy", "notes"} {
 		w.topic(t, topic)
 	}

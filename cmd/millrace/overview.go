@@ -23,7 +23,7 @@ Start here:
 
 All commands:    millrace help
 One command:     millrace tail --help
-Another cluster: millrace -B host:port …   or MILLRACE_BROKERS, or brokers: in .millrace.yaml; millrace help connecting
+Another cluster: millrace -B host:port …   or one by name: millrace -c NAME …; see millrace help connecting
 `
 
 // connectingTopic is a page of help: every way to reach a cluster and a registry.
@@ -31,9 +31,11 @@ func connectingTopic() *cobra.Command {
 	var b strings.Builder
 	b.WriteString(`How millrace finds the cluster and the schema registry, and who it is there.
 
-The strongest is first: a flag, a MILLRACE_… variable, .millrace.yaml in this folder or above it up to the root of
-the git repository, millrace/config.yaml in $XDG_CONFIG_HOME or ~/.config, and the defaults (brokers
-` + defaultBrokers + `, registry ` + defaultRegistry + `). In the files the names are those of the flags:
+The strongest is first: a flag, a MILLRACE_… variable, the context that was chosen (millrace context --help), or
+without one .millrace.yaml in this folder or above it up to the root of the git repository and millrace/config.yaml in
+$XDG_CONFIG_HOME or ~/.config, then the millrace dev that runs in this folder, and the defaults (brokers
+` + defaultBrokers + `, registry ` + defaultRegistry + `). A context that --context names is a flag. In the files the names
+are those of the flags, and paths are seen from the file's folder:
 
   brokers: [kafka1:9093, kafka2:9093]
   registry: https://registry.example.com
@@ -50,7 +52,7 @@ Every setting, with its variable:
 		value, usage := flag.UnquoteUsage(f)
 		fmt.Fprintf(&b, "  %-36s %s\n", "--"+f.Name+" "+value, usage)
 	})
-	b.WriteString("\nPasswords are never flags: MILLRACE_SASL_PASSWORD, MILLRACE_REGISTRY_PASSWORD, or a file.\n")
+	b.WriteString("\nPasswords are never flags: MILLRACE_SASL_PASSWORD, MILLRACE_REGISTRY_PASSWORD, or a file that not everybody can read.\nIn a settings file:  sasl-password: env:NAME  or  sasl-password: file:PATH\n")
 	return &cobra.Command{Use: "connecting", Short: "How millrace finds the cluster, and who it is there", Long: b.String()}
 }
 

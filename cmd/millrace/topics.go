@@ -295,12 +295,19 @@ func (a *app) topicsApply(ctx context.Context, args []string, f applyFlags) erro
 		a.say("nothing to change: the cluster is as %s says", dir)
 		return nil
 	}
-	if refusals == 0 && !f.yes {
-		if err := a.printChanges(changes); err != nil {
+	if refusals == 0 {
+		if !f.yes {
+			if err := a.printChanges(changes); err != nil {
+				return err
+			}
+		}
+		if err := a.mayWrite(); err != nil {
 			return err
 		}
-		if err := a.confirm("Make " + plural(int64(acts), "change") + "?"); err != nil {
-			return err
+		if !f.yes {
+			if err := a.confirm("Make " + plural(int64(acts), "change") + "?"); err != nil {
+				return err
+			}
 		}
 	}
 	c, err := a.cluster(ctx)

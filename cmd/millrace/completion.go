@@ -1,0 +1,42 @@
+package main
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// complete answers Tab with the names that live gives and that begin with what is typed. A cluster that does not
+// answer in time completes nothing and says nothing: the command itself will say it.
+func (a *app) complete(live func(ctx context.Context) ([]string, error)) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
+		defer cancel()
+		names := make(chan []string, 1)
+		go func() { // what does not heed ctx is left behind: the process ends with the answer
+			got, _ := live(ctx) // an error completes nothing
+			names <- got
+		}()
+		var out []string
+		select {
+		case got := <-names:
+			for _, n := range got {
+				if strings.HasPrefix(n, prefix) && !slices.Contains(args, n) && printable(n) == n {
+					out = append(out, n)
+				}
+			}
+		case <-ctx.Done():
+		}
+		return out, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func (a *app) completeContexts(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(func(context.Context) ([]string, error) {
+		err := a.resolve()
+		return slices.Sorted(maps.Keys(a.config.contexts())), err
+	})(cmd, args, prefix)
+}
