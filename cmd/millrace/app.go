@@ -103,6 +103,7 @@ func (a *app) root() *cobra.Command {
 		{"run", a.serveCommand()},
 		{"look", a.tailCommand()},
 		{"look", a.findCommand()},
+		{"look", a.traceCommand()},
 		{"look", a.produceCommand()},
 		{"look", a.groupsCommand()},
 		{"code", a.topicsCommand()},

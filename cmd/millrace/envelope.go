@@ -45,7 +45,7 @@ func (i instant) MarshalJSON() ([]byte, error) {
 	if y := t.Year(); y < 0 || y > 9999 {
 		return strconv.AppendInt(nil, t.UnixMilli(), 10), nil
 	}
-	return t.AppendFormat(nil, `"`+time.RFC3339Nano+`"`), nil
+	return t.MarshalJSON() //nolint:wrapcheck // it cannot fail for these years
 }
 
 func (i *instant) UnmarshalJSON(text []byte) error {

@@ -23,8 +23,11 @@ matches as a set: lines that hold each event byte for byte.
 Exits 0 whether or not something matches; with --must-match, 1 when nothing does.
 
 --from and --until take  start, end, now, -15m, 2026-11-22T09:00Z, "yesterday 09:00", offset:123, p0=123,p1=456.
-` + expressionHelp,
+` + expressionHelp(),
 		Example: `  millrace find shop.orders --key o-17
+  millrace find --topics 'shop[.]' --from -1h --where 'value.order_id=="o-17"'
+  millrace find --topics shop --from -7d --count-by 'topic+" "+type'
+  millrace find shop.orders --from -1d --where 'value.cents<0' --before 2 --after 2 --context-by key
   millrace find --topics shop --key o-17 --save o-17.jsonl --must-match`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/millrace/millrace/event"
+	"github.com/millrace/millrace/internal/filter"
 	"github.com/millrace/millrace/kafka"
 	"github.com/millrace/millrace/position"
 	"github.com/millrace/millrace/reader"
@@ -31,11 +32,13 @@ goes on with what arrives, until Ctrl-C. Nothing of any consumer group moves. Se
 --from and --until take  start, end, now, -15m, 2026-11-22T09:00Z, "yesterday 09:00", offset:123, p0=123,p1=456.
 --offset takes what kcl and rpk take:  start, end, 100, 100:200, end-10, @-1h:now, @2026-11-22:1h.
 Times without a zone are UTC, unless --tz says otherwise.
-` + expressionHelp,
+` + expressionHelp(),
 		Example: `  millrace tail shop.orders                              what happens now
   millrace tail shop.orders -n 5                         the last five
   millrace tail shop.orders --from -15m --until now      the last quarter of an hour
   millrace tail shop.orders --key o-17 --from start -n 1 the first event of a key
+  millrace tail shop.orders --from -1h --until now --where 'value.cents>9000'
+  millrace tail shop.orders --from -1h --until now --count-by type
   millrace tail shop.orders --offset 0:100 -o jsonl      a stretch for jq, and for millrace produce
   millrace tail shop.orders shop.payments -n 10          two topics, merged by time`,
 		ValidArgsFunction: a.completeTopics,
@@ -54,10 +57,10 @@ type reading struct {
 	f       readFlags
 	cluster kafka.Cluster
 	cfg     reader.Config
-	filters *filters // nil: all events
-	around  *around  // nil: matches alone
-	count   *counter // nil: events are printed
-	value   evaluator
+	filters *filters      // nil: all events
+	around  *around       // nil: matches alone
+	count   *counter      // nil: events are printed
+	value   *filter.Value // what is counted by
 	save    *saver
 	out     *printer
 	line    *scanLine
@@ -155,7 +158,7 @@ func (r *reading) compile(reg *schemas.Registry) error {
 		return err
 	}
 	if r.f.countBy != "" {
-		if r.value, err = newEvaluator(r.f.countBy, reg); err != nil {
+		if r.value, err = filter.NewValue(r.f.countBy, reg); err != nil {
 			return fmt.Errorf("--count-by: %w", err)
 		}
 	}
@@ -258,7 +261,7 @@ func (r *reading) failed(e *event.Event, err error) {
 // show counts or prints an event. Whoever looks at a terminal, or follows through a pipe, sees each at once.
 func (r *reading) show(ctx context.Context, e *event.Event, around bool) error {
 	if r.count != nil {
-		value, err := r.value(e)
+		value, err := r.value.Eval(readable(e))
 		switch {
 		case err != nil && hopeless(err):
 			return fmt.Errorf("count %s@%d: %w", place(e.Topic, e.Partition), e.Offset, err)
@@ -373,9 +376,12 @@ func (r *reading) sayComplete(c reader.Completeness, enough bool) {
 		r.say("%s did not decode, the first at %s", plural(r.out.undecodable, "event"), r.out.first)
 	}
 	if c.Early > 0 {
-		r.say("the end is a time: events that were published more than a minute late are not looked at (--until end does)")
+		r.say(lateNote)
 	}
 }
+
+// lateNote is said of a reading that stopped before the end of a log, because its range ends at a time.
+const lateNote = "the end is a time: events that were published more than a minute late are not looked at (--until end does)"
 
 // hopeless reports an error that is not about one event: nothing more can be read.
 func hopeless(err error) bool {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -24,7 +23,7 @@ type counter struct {
 	live *liveTable // nil: the table is printed at the end
 
 	mu     sync.Mutex
-	values map[string]int64 // by their JSON
+	values map[string]int64
 	total  int64
 	more   int64 // events whose value is not told apart any more
 	other  int64 // events without a value: the expression failed
@@ -32,8 +31,8 @@ type counter struct {
 }
 
 type countRow struct {
-	Value json.RawMessage `json:"value"`
-	Count int64           `json:"count"`
+	Value string `json:"value"`
+	Count int64  `json:"count"`
 	share float64
 }
 
@@ -46,12 +45,12 @@ func (a *app) newCounter(follow bool) *counter {
 }
 
 // add counts a value.
-func (c *counter) add(value []byte) {
+func (c *counter) add(value string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.total++
-	if n, ok := c.values[string(value)]; ok || len(c.values) < valuesMost {
-		c.values[string(value)] = n + 1
+	if n, ok := c.values[value]; ok || len(c.values) < valuesMost {
+		c.values[value] = n + 1
 		return
 	}
 	c.more++
@@ -79,7 +78,7 @@ func (c *counter) rows(most int) []countRow {
 	rows := make([]countRow, len(names))
 	for i, name := range names {
 		n := c.values[name]
-		rows[i] = countRow{json.RawMessage(name), n, float64(n) / float64(c.total)}
+		rows[i] = countRow{name, n, float64(n) / float64(c.total)}
 	}
 	return rows
 }
@@ -93,21 +92,20 @@ func (c *counter) print() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.more > 0 {
-		c.say("%s have other values: %s are told apart", plural(c.more, "event"), number(valuesMost))
+		c.say("%s with further values: %s are told apart", plural(c.more, "event"), number(valuesMost))
 	}
 	if c.other > 0 {
-		c.say("%s have no such value, the first at %s", plural(c.other, "event"), printable(c.first))
+		c.say("%s without such a value, the first at %s", plural(c.other, "event"), printable(c.first))
 	}
 	return err
 }
 
 func countCells(r countRow) []any {
-	text := string(r.Value)
-	var s string
-	if json.Unmarshal(r.Value, &s) == nil && text != "null" && s != "" { // "" and null stay apart
-		text = s
+	value := r.Value
+	if value == "" {
+		value = `""`
 	}
-	return []any{number(r.Count), fmt.Sprintf("%.1f%%", 100*r.share), text}
+	return []any{number(r.Count), fmt.Sprintf("%.1f%%", 100*r.share), value}
 }
 
 // liveTable draws the first rows again and again, over what it drew before.

@@ -7,27 +7,30 @@ import (
 	"strings"
 
 	"github.com/millrace/millrace/event"
+	"github.com/millrace/millrace/internal/filter"
 	"github.com/millrace/millrace/schemas"
 )
 
 // expressionHelp is what the help of every command with expressions says of them.
-const expressionHelp = ``
+func expressionHelp() string {
+	var b strings.Builder
+	b.WriteString(`
+Expressions, of --where and --count-by, are CEL:  value.country == "IT" && value.cents > 9000,  key.startsWith("o-"),
+"x" in headers,  timestamp > timestamp("2026-11-22T09:00:00Z"),  value.items.exists(i, i.sku == "A1"). They may use
+
+`)
+	for _, v := range filter.Variables() {
+		fmt.Fprintf(&b, "  %-16s %s\n", v.Name, v.Doc)
+	}
+	b.WriteString("\nAn event on which an expression fails, for one because it lacks the field, is counted and reported: has(value.x) asks first.")
+	return b.String()
+}
 
 // filters are what an event must be to be shown: what is cheap is asked first, the value last.
 type filters struct {
 	keys    []string
 	headers []headerTest
-	where   []predicate
-}
-
-// predicate is an expression that is true or false. An error is about the event alone, or wraps schemas.ErrUnavailable.
-type predicate func(e *event.Event) (bool, error)
-
-// evaluator is an expression with a value of any kind, as JSON. Its errors are those of a predicate.
-type evaluator func(e *event.Event) ([]byte, error)
-
-func newEvaluator(text string, reg *schemas.Registry) (evaluator, error) {
-	return nil, fmt.Errorf("%s %v", text, reg)
+	where   []*filter.Filter
 }
 
 type headerTest struct {
@@ -57,6 +60,13 @@ func newFilters(f readFlags, reg *schemas.Registry) (*filters, error) {
 		}
 		x.headers = append(x.headers, headerTest{name, re.Match})
 	}
+	for _, text := range f.where {
+		w, err := filter.New(text, reg)
+		if err != nil {
+			return nil, fmt.Errorf("--where: %w", err)
+		}
+		x.where = append(x.where, w)
+	}
 	return x, nil
 }
 
@@ -69,10 +79,25 @@ func (x *filters) match(e *event.Event) (bool, error) {
 			return false, nil
 		}
 	}
-	for _, p := range x.where {
-		if ok, err := p(e); !ok || err != nil {
-			return false, err
+	e = readable(e)
+	for _, w := range x.where {
+		if ok, err := w.Match(e); !ok || err != nil {
+			return false, err //nolint:wrapcheck // it says what is wrong with which event
 		}
 	}
 	return true, nil
+}
+
+// readable is e for an expression. What other tools write says nothing of what it is: where it is not framed it is taken
+// for JSON, as it is when it is shown.
+func readable(e *event.Event) *event.Event {
+	if e.ContentType != "" || len(e.Value) == 0 || e.Value[0] == 0 {
+		return e
+	}
+	if f, err := schemas.ParseFrame(e.Value, e.Headers); err != nil || f.Framed() {
+		return e
+	}
+	k := *e
+	k.ContentType = schemas.JSON().ContentType()
+	return &k
 }

@@ -41,12 +41,14 @@ func (f *readFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.until, "until", "", "the first `position` not to read")
 	fs.StringVar(&f.offset, "offset", "", "a `range` of offsets or times, instead of --from and --until")
 	fs.IntVarP(&f.most, "number", "n", 0, "end after this many `events`")
+	fs.StringArrayVar(&f.where, "where", nil, "only events for which this `expression` is true; repeated: with all of them")
 	fs.StringArrayVar(&f.keys, "key", nil, "only events with this `key`; repeated: with any of them")
 	fs.StringArrayVar(&f.headers, "header", nil, "only events with this header, `name=value` or name~regexp; repeated: with all of them")
 	fs.IntSliceVar(&f.partitions, "partition", nil, "only these `partitions`")
 	fs.IntVar(&f.before, "before", 0, "show this many `events` before each match too")
 	fs.IntVar(&f.after, "after", 0, "show this many `events` after each match too")
 	fs.StringVar(&f.contextBy, "context-by", byPartition, "before and after a match within its `partition`, or within its key")
+	fs.StringVar(&f.countBy, "count-by", "", "print how many events have each value of this `expression`, not the events")
 	fs.StringVar(&f.save, "save", "", "write the matches to this `file` too, as lines that millrace produce publishes again")
 	fs.BoolVar(&f.uncommitted, "uncommitted", false, "read events of open and aborted transactions too")
 	fs.StringVar(&f.zone, "tz", "UTC", "read and print times in this `zone`: Europe/Rome, local")
@@ -128,7 +130,7 @@ func (f *readFlags) span(now time.Time) (r position.Range, err error) {
 func (f *readFlags) config(span position.Range) reader.Config {
 	cfg := reader.Config{Range: span, Follow: !span.Bounded(), Uncommitted: f.uncommitted, Merge: true}
 	for _, p := range f.partitions {
-		cfg.Partitions = append(cfg.Partitions, int32(p)) //nolint:gosec // check has bounded it
+		cfg.Partitions = append(cfg.Partitions, int32(p))
 	}
 	return cfg
 }
