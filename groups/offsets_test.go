@@ -55,13 +55,13 @@ func apply(t *testing.T, c kafka.Cluster, p groups.Plan, b groups.Backups) []gro
 	return made
 }
 
-// seed commits an offset with epoch and metadata on partition 0, one without on 2, and none on 1.
-func seed(t *testing.T, adm *kadm.Client, group string) {
+// seed makes the group g, with a commit that has epoch and metadata on partition 0, a bare one on 2, and none on 1.
+func seed(t *testing.T, adm *kadm.Client) {
 	t.Helper()
 	os := kadm.Offsets{}
 	os.Add(kadm.Offset{Topic: "t", Partition: 0, At: 4, LeaderEpoch: 2, Metadata: "written by somebody"})
 	os.Add(kadm.Offset{Topic: "t", Partition: 2, At: 0, LeaderEpoch: -1})
-	if err := adm.CommitAllOffsets(t.Context(), group, os); err != nil {
+	if err := adm.CommitAllOffsets(t.Context(), "g", os); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -69,7 +69,7 @@ func seed(t *testing.T, adm *kadm.Client, group string) {
 func TestPlanApplyUndo(t *testing.T) {
 	t.Parallel()
 	c, adm := newLog(t)
-	seed(t, adm, "g")
+	seed(t, adm)
 	before := stands(t, adm, "g")
 	b := groups.Backups{Dir: t.TempDir()}
 
@@ -189,7 +189,7 @@ func TestGroupThatDoesNotExistYet(t *testing.T) {
 func TestExportAndAnotherGroup(t *testing.T) {
 	t.Parallel()
 	c, adm := newLog(t)
-	seed(t, adm, "g")
+	seed(t, adm)
 	e, err := groups.NewExport(t.Context(), c, "g", epoch)
 	if err != nil || len(e.Positions) != 2 {
 		t.Fatalf("got %+v, %v", e, err)
@@ -211,11 +211,11 @@ func TestExportAndAnotherGroup(t *testing.T) {
 	}
 }
 
-// join makes a member of the group, that stays until the test ends or leave is called.
-func join(t *testing.T, c kafka.Cluster, group string, opts ...kgo.Opt) (leave func()) {
+// join makes a member of the group g, that stays until the test ends or leave is called.
+func join(t *testing.T, c kafka.Cluster, opts ...kgo.Opt) (leave func()) {
 	t.Helper()
 	assigned := make(chan struct{})
-	client, err := c.Client(append(opts, kgo.ConsumerGroup(group), kgo.ConsumeTopics("t"), kgo.DisableAutoCommit(),
+	client, err := c.Client(append(opts, kgo.ConsumerGroup("g"), kgo.ConsumeTopics("t"), kgo.DisableAutoCommit(),
 		kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) { close(assigned) }))...)
 	if err != nil {
 		t.Fatal(err)
@@ -241,88 +241,95 @@ func onceMore(t *testing.T, c kafka.Cluster) *kadm.Client {
 	return kadm.NewClient(client)
 }
 
+// scene is what happens between plan and apply: it may change the plan, and the cluster that it is applied to.
+type scene struct {
+	t    *testing.T
+	c    kafka.Cluster
+	adm  *kadm.Client
+	plan groups.Plan
+}
+
 // What must not be applied changes nothing, to the byte, and leaves no backup.
 func TestApplyRefuses(t *testing.T) {
 	t.Parallel()
 	toEnd := groups.Goal{At: at(position.End, 0)}
 	for _, tt := range []struct {
-		name string
-		// between is what happens between plan and apply; it may change the plan and the cluster to apply it to.
-		between func(t *testing.T, c *kafka.Cluster, adm *kadm.Client, p *groups.Plan)
+		name    string
+		between func(s *scene)
 		want    error
 		says    string
 	}{
-		{"an active group", func(t *testing.T, c *kafka.Cluster, _ *kadm.Client, _ *groups.Plan) {
-			join(t, *c, "g")
+		{"an active group", func(s *scene) {
+			join(s.t, s.c)
 		}, groups.ErrActive, "1 members"},
-		{"an active group of the new protocol", func(t *testing.T, c *kafka.Cluster, _ *kadm.Client, _ *groups.Plan) {
-			join(t, *c, "g", kgo.ServerSideBalancer())
+		{"an active group of the new protocol", func(s *scene) {
+			join(s.t, s.c, kgo.ServerSideBalancer())
 		}, groups.ErrActive, "1 members"},
-		{"a plan of an active group", func(t *testing.T, c *kafka.Cluster, _ *kadm.Client, p *groups.Plan) {
-			leave := join(t, *c, "g")
-			*p = newPlan(t, *c, "g", toEnd)
+		{"a plan of an active group", func(s *scene) {
+			leave := join(s.t, s.c)
+			s.plan = newPlan(s.t, s.c, "g", toEnd)
 			leave()
 		}, groups.ErrChanged, "while the group was active"},
-		{"another cluster", func(_ *testing.T, _ *kafka.Cluster, _ *kadm.Client, p *groups.Plan) {
-			p.ClusterID = "other"
+		{"another cluster", func(s *scene) {
+			s.plan.ClusterID = "other"
 		}, groups.ErrCluster, "cluster other"},
-		{"a read-only cluster", func(_ *testing.T, c *kafka.Cluster, _ *kadm.Client, _ *groups.Plan) {
-			c.ReadOnly = true
+		{"a read-only cluster", func(s *scene) {
+			s.c.ReadOnly = true
 		}, kafka.ErrReadOnly, ""},
-		{"an offset that moved", func(t *testing.T, _ *kafka.Cluster, adm *kadm.Client, _ *groups.Plan) {
-			commit(t, adm, "g", map[int32]int64{0: 5}, "written by somebody")
+		{"an offset that moved", func(s *scene) {
+			commit(s.t, s.adm, "g", map[int32]int64{0: 5}, "written by somebody")
 		}, groups.ErrChanged, "is at 5, and was at 4"},
-		{"metadata that changed", func(t *testing.T, _ *kafka.Cluster, adm *kadm.Client, _ *groups.Plan) {
-			commit(t, adm, "g", map[int32]int64{0: 4}, "written by somebody else")
+		{"metadata that changed", func(s *scene) {
+			commit(s.t, s.adm, "g", map[int32]int64{0: 4}, "written by somebody else")
 		}, groups.ErrChanged, ""},
-		{"a commit where there was none", func(t *testing.T, _ *kafka.Cluster, adm *kadm.Client, _ *groups.Plan) {
-			commit(t, adm, "g", map[int32]int64{1: 0}, "")
+		{"a commit where there was none", func(s *scene) {
+			commit(s.t, s.adm, "g", map[int32]int64{1: 0}, "")
 		}, groups.ErrChanged, "was at no commit"},
-		{"commits that expired", func(t *testing.T, _ *kafka.Cluster, adm *kadm.Client, _ *groups.Plan) {
-			if _, err := adm.DeleteGroups(t.Context(), "g"); err != nil {
-				t.Fatal(err)
+		{"commits that expired", func(s *scene) {
+			if _, err := s.adm.DeleteGroups(s.t.Context(), "g"); err != nil {
+				s.t.Fatal(err)
 			}
 		}, groups.ErrChanged, "is at no commit"},
-		{"a topic that was created again", func(t *testing.T, c *kafka.Cluster, adm *kadm.Client, _ *groups.Plan) {
-			if _, err := adm.DeleteTopics(t.Context(), "t"); err != nil {
-				t.Fatal(err)
+		{"a topic that was created again", func(s *scene) {
+			if _, err := s.adm.DeleteTopics(s.t.Context(), "t"); err != nil {
+				s.t.Fatal(err)
 			}
-			if _, err := adm.CreateTopic(t.Context(), 3, 1, nil, "t"); err != nil {
-				t.Fatal(err)
+			if _, err := s.adm.CreateTopic(s.t.Context(), 3, 1, nil, "t"); err != nil {
+				s.t.Fatal(err)
 			}
-			seed(t, onceMore(t, *c), "g")
+			seed(s.t, onceMore(s.t, s.c))
 		}, groups.ErrChanged, "created again"},
-		{"a target that was deleted", func(t *testing.T, c *kafka.Cluster, adm *kadm.Client, p *groups.Plan) {
-			*p = newPlan(t, *c, "g", groups.Goal{At: at(position.Offset, 1)})
+		{"a target that was deleted", func(s *scene) {
+			s.plan = newPlan(s.t, s.c, "g", groups.Goal{At: at(position.Offset, 1)})
 			del := kadm.Offsets{}
 			del.AddOffset("t", 0, 6, -1)
-			if _, err := adm.DeleteRecords(t.Context(), del); err != nil {
-				t.Fatal(err)
+			if _, err := s.adm.DeleteRecords(s.t.Context(), del); err != nil {
+				s.t.Fatal(err)
 			}
 		}, groups.ErrChanged, "holds 6 to 10 now"},
-		{"a position that is kept elsewhere", func(t *testing.T, _ *kafka.Cluster, adm *kadm.Client, p *groups.Plan) {
-			commit(t, adm, "g", map[int32]int64{1: 2}, groups.KeptElsewhere+"sink pg")
+		{"a position that is kept elsewhere", func(s *scene) {
+			commit(s.t, s.adm, "g", map[int32]int64{1: 2}, groups.KeptElsewhere+"sink pg")
 		}, groups.ErrElsewhere, "sink pg"},
-		{"a negative target", func(_ *testing.T, _ *kafka.Cluster, _ *kadm.Client, p *groups.Plan) {
-			p.Moves[0].To.Offset = -1
+		{"a negative target", func(s *scene) {
+			s.plan.Moves[0].To.Offset = -1
 		}, nil, "offset -1"},
-		{"a partition twice", func(_ *testing.T, _ *kafka.Cluster, _ *kadm.Client, p *groups.Plan) {
-			p.Moves = append(p.Moves, p.Moves[0])
+		{"a partition twice", func(s *scene) {
+			s.plan.Moves = append(s.plan.Moves, s.plan.Moves[0])
 		}, nil, "twice"},
-		{"a plan of another version", func(_ *testing.T, _ *kafka.Cluster, _ *kadm.Client, p *groups.Plan) {
-			p.Millrace = 2
+		{"a plan of another version", func(s *scene) {
+			s.plan.Millrace = 2
 		}, nil, "version 2"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			c, adm := newLog(t)
-			seed(t, adm, "g")
-			p := newPlan(t, c, "g", toEnd)
-			tt.between(t, &c, adm, &p)
-			adm = onceMore(t, kafka.Cluster{Seeds: c.Seeds})
+			seed(t, adm)
+			s := &scene{t, c, adm, newPlan(t, c, "g", toEnd)}
+			tt.between(s)
+			adm = onceMore(t, c)
 			before := stands(t, adm, "g")
 			dir := t.TempDir()
-			made, err := groups.Apply(t.Context(), c, p, groups.Backups{Dir: dir})
+			made, err := groups.Apply(t.Context(), s.c, s.plan, groups.Backups{Dir: dir})
 			if err == nil || len(made) != 0 || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("got %v (%+v), want %v: %s", err, made, tt.want, tt.says)
 			}
@@ -349,12 +356,12 @@ func backupFiles(t *testing.T, dir string) []string {
 func TestMemberThatComesAtTheLastMoment(t *testing.T) {
 	t.Parallel()
 	c, adm, fake := newFake(t)
-	seed(t, adm, "g")
+	seed(t, adm)
 	p := newPlan(t, c, "g", groups.Goal{At: at(position.End, 0)})
 	before := stands(t, adm, "g")
 	fake.ControlKey(int16(kmsg.OffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
 		fake.DropControl()
-		fake.SleepControl(func() { join(t, c, "g") })
+		fake.SleepControl(func() { join(t, c) })
 		return nil, nil, false
 	})
 	dir := t.TempDir()
@@ -374,7 +381,7 @@ func TestMemberThatComesAtTheLastMoment(t *testing.T) {
 func TestApplyReportsEachPartition(t *testing.T) {
 	t.Parallel()
 	c, adm, fake := newFake(t)
-	seed(t, adm, "g")
+	seed(t, adm)
 	before := stands(t, adm, "g")
 	p := newPlan(t, c, "g", groups.Goal{At: at(position.End, 0)})
 	fake.ControlKey(int16(kmsg.OffsetCommit), func(req kmsg.Request) (kmsg.Response, error, bool) {
@@ -428,7 +435,7 @@ func TestMissingPermission(t *testing.T) {
 	}
 	t.Cleanup(client.Close)
 	adm := kadm.NewClient(client)
-	seed(t, adm, "g")
+	seed(t, adm)
 	before := stands(t, adm, "g")
 	looker := kafka.Cluster{Seeds: fake.ListenAddrs(), Auth: kafka.SCRAM512("looker", "secret")}
 	p, err := groups.NewPlan(t.Context(), looker, "g", groups.Goal{At: at(position.End, 0)}, epoch)
@@ -454,7 +461,7 @@ func TestMissingPermission(t *testing.T) {
 func TestUnknownTopic(t *testing.T) {
 	t.Parallel()
 	c, adm := newLog(t)
-	seed(t, adm, "g")
+	seed(t, adm)
 	_, err := groups.NewPlan(t.Context(), c, "g", groups.Goal{At: at(position.End, 0), Topics: []string{"nope"}}, epoch)
 	if err == nil || !strings.Contains(err.Error(), "there is no topic nope") {
 		t.Errorf("got %v", err)
