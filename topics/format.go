@@ -61,12 +61,8 @@ func Format(s Spec) (file []byte, left []string) {
 		}
 		put("events", events)
 	}
-	switch s.Naming {
-	case schemas.ByTopic:
-	case schemas.ByRecord:
-		put("naming", word("record"))
-	case schemas.ByTopicRecord:
-		put("naming", word("topic-record"))
+	if s.Naming != schemas.ByTopic {
+		put("naming", word(s.Naming.String()))
 	}
 	var b bytes.Buffer
 	enc := yaml.NewEncoder(&b)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/millrace/millrace/topics"
 )
@@ -50,6 +51,8 @@ describes are listed and never touched.`,
 			RunE:    func(cmd *cobra.Command, args []string) error { return a.topicsPlan(cmd.Context(), args) },
 		},
 		a.topicsApplyCommand(),
+		a.topicsDriftCommand(),
+		a.topicsImportCommand(),
 	)
 	return cmd
 }
@@ -352,19 +355,19 @@ func (a *app) toApply(ctx context.Context, args []string, f applyFlags) ([]topic
 	return doc.Changes, f.plan, nil
 }
 
-func (a *app) completeTopics(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
-	ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
-	defer cancel()
-	c, err := a.cluster(ctx)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	specs, _ := topics.Have(ctx, c)
-	var out []string
-	for _, s := range specs {
-		if strings.HasPrefix(s.Name, prefix) {
-			out = append(out, s.Name)
+// completeTopics answers with the topics of the cluster, from the metadata alone: configurations take a second request.
+func (a *app) completeTopics(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(func(ctx context.Context) ([]string, error) {
+		c, err := a.cluster(ctx)
+		if err != nil {
+			return nil, err
 		}
-	}
-	return out, cobra.ShellCompDirectiveNoFileComp
+		client, err := c.Client()
+		if err != nil {
+			return nil, err
+		}
+		defer client.Close()
+		details, err := kadm.NewClient(client).ListTopics(ctx)
+		return details.Names(), err
+	})(cmd, args, prefix)
 }
