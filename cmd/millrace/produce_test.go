@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -118,19 +120,33 @@ func TestProduceReadsNewerFormatsNot(t *testing.T) {
 	has(t, "stderr", r.err, "format 2", "line 2: no event", "base64")
 }
 
+func sameJSON(t *testing.T, a, b []byte) bool {
+	t.Helper()
+	var x, y any
+	if err := errors.Join(json.Unmarshal(a, &x), json.Unmarshal(b, &y)); err != nil {
+		t.Error(err)
+	}
+	return reflect.DeepEqual(x, y)
+}
+
 func FuzzEnvelope(f *testing.F) {
 	f.Add([]byte(`{"millrace":1,"key":"k","headers":[{"key":"h","value":null}],"value":{"encoding":"base64","bytes":"AAE="}}`))
 	f.Add([]byte(`{"millrace":1,"key":null,"headers":[],"value":""}`))
 	f.Add([]byte(`{"millrace":1,"value":{"encoding":"base64","bytes":"!"}}`))
+	f.Add([]byte("{\"millrace\":1,\"key\":\"\\u0001\\\"\\\\\\n\u2028\",\"headers\":[{\"key\":{\"encoding\":\"base64\",\"bytes\":\"/w==\"},\"value\":\"\"}]}"))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		enc := &lineEncoder{topic: "t"}
 		e, err := enc.fromEnvelope(line)
 		if err != nil {
 			return
 		}
-		text, err := marshal(envelopeOf(&e, decoded{}))
+		env := envelopeOf(&e, decoded{})
+		text, err := env.appendJSON(nil)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if marshalled, err := marshal(env); err != nil || !sameJSON(t, marshalled, text) {
+			t.Errorf("got %s, want %s, %v", text, marshalled, err)
 		}
 		again, err := enc.fromEnvelope(text)
 		if err != nil || string(again.Key) != string(e.Key) || (again.Key == nil) != (e.Key == nil) ||

@@ -20,6 +20,7 @@ type printer struct {
 	// marks sets matches apart from what stands around them.
 	marks bool
 
+	text        []byte // the memory of an envelope, used again
 	begun       bool
 	undecodable int64
 	first       string
@@ -50,9 +51,10 @@ func (p *printer) print(ctx context.Context, e *event.Event, around bool) error 
 	env.Context = around
 	var text []byte
 	if p.save != nil && !around || p.output == "json" || p.output == "jsonl" {
-		if text, err = marshal(env); err != nil {
+		if text, err = env.appendJSON(p.text[:0]); err != nil {
 			return fmt.Errorf("print %s@%d: %w", place(e.Topic, e.Partition), e.Offset, err)
 		}
+		p.text = text
 	}
 	if p.save != nil && !around {
 		if err := p.save.add(text); err != nil {
@@ -79,11 +81,11 @@ func (p *printer) saveOnly(ctx context.Context, e *event.Event) error {
 	if err != nil {
 		return err
 	}
-	text, err := marshal(envelopeOf(e, d))
-	if err != nil {
+	env := envelopeOf(e, d)
+	if p.text, err = env.appendJSON(p.text[:0]); err != nil {
 		return fmt.Errorf("save %s@%d: %w", place(e.Topic, e.Partition), e.Offset, err)
 	}
-	return p.save.add(text)
+	return p.save.add(p.text)
 }
 
 func (p *printer) mark(around bool) string {
