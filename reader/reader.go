@@ -30,7 +30,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
 	"github.com/millrace/millrace/event"
@@ -63,9 +62,9 @@ type Config struct {
 	// Stall is how long a reading that is not at its end may get nothing from the cluster before it fails.
 	// Defaults to 30 seconds.
 	Stall time.Duration
-	// Match chooses events; nil is all. It may keep the event only where it returns true. An error counts the
-	// event as undecodable and goes on, except schemas.ErrUnavailable and a context's error, which end the
-	// reading: nothing is known about the event.
+	// Match chooses events; nil is all. The event is the next one's too: whoever keeps it keeps a copy. An error counts the event, as undecodable if it wraps
+	// ErrPoison, ErrIncompatible or ErrNotFound of package schemas, else as failed, and the reading goes on. Only
+	// schemas.ErrUnavailable and a context's error end it: nothing is known about the event.
 	Match func(*event.Event) (bool, error)
 	// Progress, if set, is called after every batch with the offsets passed and the offsets in range: an upper
 	// bound of the records, because compacted and transactional topics have gaps. It must return quickly.
@@ -118,18 +117,22 @@ type Span struct {
 	Early bool
 }
 
+// Failure is a record on which [Config.Match] failed, and why.
+type Failure struct {
+	Topic     string
+	Partition int32
+	Offset    int64
+	Err       error
+}
+
 // Completeness says how much of what was asked for a reading has seen. Offsets are upper bounds of records.
 type Completeness struct {
 	Scanned     int64 // records looked at: in range, not transaction markers
 	Matched     int64 // events yielded
-	Undecodable int64 // records on which Match failed
-	// FirstUndecodable is where the first of them is. Its fields are zero if there was none.
-	FirstUndecodable struct {
-		Topic     string
-		Partition int32
-		Offset    int64
-		Err       error
-	}
+	// Undecodable are records whose data Match could not decode, Failed those to which it had no answer for another
+	// reason, as a filter that needs a field that the record lacks. Neither is a match, and neither was refused.
+	Undecodable, Failed           int64
+	FirstUndecodable, FirstFailed Failure // the zero value if there was none
 	Passed     int64 // offsets of the range behind the reading
 	Total      int64 // offsets in the range
 	Partitions int   // in the range
@@ -156,6 +159,10 @@ func (c Completeness) String() string {
 		fmt.Fprintf(&b, ", %d undecodable, the first at %s/%d@%d", c.Undecodable,
 			c.FirstUndecodable.Topic, c.FirstUndecodable.Partition, c.FirstUndecodable.Offset)
 	}
+	if c.Failed > 0 {
+		fmt.Fprintf(&b, ", %d without an answer, the first at %s/%d@%d", c.Failed,
+			c.FirstFailed.Topic, c.FirstFailed.Partition, c.FirstFailed.Offset)
+	}
 	if !c.Done && !c.Following {
 		b.WriteString("; stopped before the end")
 	}
@@ -174,7 +181,7 @@ type Reading struct {
 	cluster kafka.Cluster
 	cfg     Config
 	parts   []*part
-	ready   []*kgo.Record // accepted and not yielded yet, in the order of arrival: when not merging
+	ready   []*part // those that hold records that were accepted and not yielded, in the order of arrival: when not merging
 
 	mu    sync.Mutex // guards state, which Complete may ask for while Events runs
 	state Completeness

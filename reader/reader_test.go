@@ -376,21 +376,25 @@ func TestUnknownNamesAreErrors(t *testing.T) {
 	}
 }
 
-func TestMatchCountsWhatItCannotDecode(t *testing.T) {
+func TestMatchCountsWhatItCannotAnswer(t *testing.T) {
 	t.Parallel()
 	l := newLog(t, kfake.SeedTopics(1, "t"))
 	l.write(t, "t", 0, 0, 1, 2, 3, 4)
 	es, r := l.read(t, reader.Config{Topics: []string{"t"}, Match: func(e *event.Event) (bool, error) {
-		if e.Offset == 1 || e.Offset == 3 {
-			return true, errors.New("bad bytes")
+		switch e.Offset {
+		case 1, 3:
+			return true, fmt.Errorf("decode: %w", schemas.ErrPoison)
+		case 2:
+			return true, errors.New("no such field")
 		}
 		return e.Offset != 0, nil
 	}})
 	c := r.Complete()
-	if values(es) != "2 4" || c.Scanned != 5 || c.Undecodable != 2 || c.FirstUndecodable.Offset != 1 || c.FirstUndecodable.Topic != "t" {
+	if values(es) != "4" || c.Scanned != 5 || c.Undecodable != 2 || c.FirstUndecodable.Offset != 1 || c.FirstUndecodable.Topic != "t" ||
+		c.Failed != 1 || c.FirstFailed.Offset != 2 || c.FirstFailed.Err == nil {
 		t.Errorf("got %q, %+v", values(es), c)
 	}
-	if want := "scanned 5 records in 5 of 5 offsets (100 %) of 1 partition, 2 matches, 2 undecodable, the first at t/0@1"; c.String() != want {
+	if want := "scanned 5 records in 5 of 5 offsets (100 %) of 1 partition, 1 match, 2 undecodable, the first at t/0@1, 1 without an answer, the first at t/0@2"; c.String() != want {
 		t.Errorf("got %q, want %q", c, want)
 	}
 }

@@ -45,6 +45,14 @@ type scan struct {
 	byKey  map[key]*part
 	moved  time.Time     // when a partition last moved
 	quiet  time.Duration // how long silence lasts before the next probe
+	event  event.Event
+	seen   seen // since the last count
+}
+
+// seen is what a scan adds to its reading's completeness.
+type seen struct {
+	Scanned, Matched, Undecodable, Failed int64
+	FirstUndecodable, FirstFailed         Failure
 }
 
 func (s *scan) run(ctx context.Context) error {
@@ -143,7 +151,7 @@ func (s *scan) accept(p *part, records []*kgo.Record) {
 		}
 		if r.Offset >= p.Until {
 			s.advance(p, p.Until) // the records before the end are gone: compacted, aborted or deleted
-			return
+			break
 		}
 		s.advance(p, r.Offset+1)
 		if r.Attrs.IsControl() {
@@ -152,11 +160,10 @@ func (s *scan) accept(p *part, records []*kgo.Record) {
 		if s.cfg.Follow && s.cfg.Range.Until.Kind == position.Time && !r.Timestamp.Before(s.cfg.Range.Until.At) {
 			p.past = p.reached()
 		}
-		if s.cfg.Merge {
-			p.queue = append(p.queue, r)
-		} else {
-			s.ready = append(s.ready, r)
-		}
+		p.queue = append(p.queue, r)
+	}
+	if !s.cfg.Merge && len(p.queue) > 0 && !slices.Contains(s.ready, p) {
+		s.ready = append(s.ready, p)
 	}
 }
 
@@ -168,18 +175,23 @@ func (s *scan) advance(p *part, next int64) {
 }
 
 func (s *scan) finished() bool {
-	return !slices.ContainsFunc(s.parts, func(p *part) bool { return !p.done() || len(p.queue) > 0 }) && len(s.ready) == 0
+	return !slices.ContainsFunc(s.parts, func(p *part) bool { return !p.done() || len(p.queue) > 0 })
 }
 
 // drain yields what may be yielded now.
 func (s *scan) drain() error {
 	if !s.cfg.Merge {
 		for len(s.ready) > 0 {
-			r := s.ready[0]
-			s.ready = s.ready[1:]
-			if err := s.emit(r); err != nil {
-				return err
+			p := s.ready[0]
+			for len(p.queue) > 0 {
+				r := p.queue[0]
+				p.queue = p.queue[1:]
+				if err := s.emit(p, r); err != nil {
+					return err
+				}
 			}
+			p.queue = nil // it held the batch
+			s.ready = s.ready[1:]
 		}
 		return nil
 	}
@@ -197,7 +209,7 @@ func (s *scan) drain() error {
 		p := h[0]
 		r := p.queue[0]
 		p.queue = p.queue[1:]
-		if err := s.emit(r); err != nil {
+		if err := s.emit(p, r); err != nil {
 			return err
 		}
 		switch {
@@ -240,36 +252,66 @@ func (s *scan) flow() {
 }
 
 // emit counts a record, filters it, and yields it.
-func (s *scan) emit(r *kgo.Record) error {
-	matched, undecodable := false, error(nil)
-	var e event.Event
-	if inTime(s.cfg.Range, r.Timestamp) {
-		wire.Read(&e, r, s.byKey[key{r.Topic, r.Partition}].topicID)
-		matched = true
-		if s.cfg.Match != nil {
-			matched, undecodable = s.cfg.Match(&e)
+func (s *scan) emit(p *part, r *kgo.Record) error {
+	s.seen.Scanned++
+	if !inTime(s.cfg.Range, r.Timestamp) {
+		return nil
+	}
+	e := &s.event // one for all that do not match
+	wire.Read(e, r, p.topicID)
+	if s.cfg.Match != nil {
+		matched, err := s.cfg.Match(e)
+		if err != nil {
+			return s.blame(r, err)
+		}
+		if !matched {
+			return nil
 		}
 	}
-	if errors.Is(undecodable, schemas.ErrUnavailable) || errors.Is(undecodable, context.Canceled) || errors.Is(undecodable, context.DeadlineExceeded) {
-		return fmt.Errorf("read %s partition %d offset %d: %w", r.Topic, r.Partition, r.Offset, undecodable)
-	}
-	s.mu.Lock()
-	s.state.Scanned++
-	switch {
-	case undecodable != nil:
-		if s.state.Undecodable++; s.state.Undecodable == 1 {
-			first := &s.state.FirstUndecodable
-			first.Topic, first.Partition, first.Offset, first.Err = r.Topic, r.Partition, r.Offset, undecodable
-		}
-		matched = false
-	case matched:
-		s.state.Matched++
-	}
-	s.mu.Unlock()
-	if matched && !s.yield(e, nil) {
+	s.seen.Matched++
+	s.count()
+	if !s.yield(*e, nil) {
 		return errStopped
 	}
 	return nil
+}
+
+// blame counts a record on which Match failed: a record that nobody can decode, or one to which the question has no
+// answer. Where nothing is known about the record, the reading ends.
+func (s *scan) blame(r *kgo.Record, err error) error {
+	first := Failure{r.Topic, r.Partition, r.Offset, err}
+	switch {
+	case errors.Is(err, schemas.ErrUnavailable), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		s.seen.Scanned-- // it will be asked again
+		return fmt.Errorf("read %s partition %d offset %d: %w", r.Topic, r.Partition, r.Offset, err)
+	case errors.Is(err, schemas.ErrPoison), errors.Is(err, schemas.ErrIncompatible), errors.Is(err, schemas.ErrNotFound):
+		if s.seen.Undecodable++; s.seen.FirstUndecodable.Err == nil {
+			s.seen.FirstUndecodable = first
+		}
+	default:
+		if s.seen.Failed++; s.seen.FirstFailed.Err == nil {
+			s.seen.FirstFailed = first
+		}
+	}
+	return nil
+}
+
+// count adds what was seen to the completeness: not for every record, because of the lock.
+func (s *scan) count() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := &s.state
+	c.Scanned += s.seen.Scanned
+	c.Matched += s.seen.Matched
+	c.Undecodable += s.seen.Undecodable
+	c.Failed += s.seen.Failed
+	if c.FirstUndecodable.Err == nil {
+		c.FirstUndecodable = s.seen.FirstUndecodable
+	}
+	if c.FirstFailed.Err == nil {
+		c.FirstFailed = s.seen.FirstFailed
+	}
+	s.seen = seen{}
 }
 
 // inTime holds a record against a range's times: the offsets they were resolved to are only where to look,
@@ -283,17 +325,12 @@ func inTime(r position.Range, t time.Time) bool {
 
 // account brings the completeness up to date and reports progress.
 func (s *scan) account() {
-	next := map[key]int64{} // of what was yielded: less than accepted, if whoever reads has stopped
-	for _, r := range slices.Backward(s.ready) {
-		next[key{r.Topic, r.Partition}] = r.Offset
-	}
+	s.count()
 	var passed int64
 	for _, p := range s.parts {
 		to := p.next
-		if len(p.queue) > 0 {
+		if len(p.queue) > 0 { // what was yielded is less than what was accepted
 			to = p.queue[0].Offset
-		} else if n, ok := next[key{p.Topic, p.Partition}]; ok {
-			to = n
 		}
 		passed += min(to, p.goal) - p.From
 	}
