@@ -144,10 +144,7 @@ func (g *group) Assigned(start map[cursor.ID]int64) {
 		}
 	}
 	g.mu.Unlock()
-	select {
-	case g.m.wake <- struct{}{}:
-	default:
-	}
+	g.m.lookSoon()
 }
 
 // Revoked implements [consumer.Observer].
@@ -158,10 +155,11 @@ func (g *group) Revoked(ids []cursor.ID, lost bool) {
 	}
 	g.m.rebalances.WithLabelValues(g.label, event).Inc()
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	for _, id := range ids {
 		delete(g.held, place{id.Topic, id.Partition})
 	}
+	g.mu.Unlock()
+	g.m.lookSoon()
 }
 
 // Handled implements [consumer.Observer].

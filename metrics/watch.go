@@ -14,12 +14,12 @@ import (
 
 const (
 	lookEvery   = 15 * time.Second
-	lookSoon    = 2 * time.Second // after an assignment: by then what is new to the group is committed
+	lookSoon    = 2 * time.Second // after a rebalance: by then what is new to the group is committed
 	lookTimeout = 10 * time.Second
 	lookAges    = 10 // partitions whose oldest event is read at most, a look
 )
 
-// Watch looks at the groups of the consumers every 15 seconds, and soon after an assignment, until ctx ends: for their
+// Watch looks at the groups of the consumers every 15 seconds, and soon after a rebalance, until ctx ends: for their
 // lag in offsets, their members and their state, which a consumer cannot tell by itself. It takes the permission Describe on the
 // groups and their topics, which Read includes. What fails goes to c's log once, and to millrace_collect_failed.
 func (m *Metrics) Watch(ctx context.Context, c kafka.Cluster) {
@@ -29,14 +29,19 @@ func (m *Metrics) Watch(ctx context.Context, c kafka.Cluster) {
 	}
 	wait := time.NewTimer(lookSoon)
 	defer wait.Stop()
+	soon := true // it is, already: assignments without end must not put the look off without end
 	for failed := false; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-m.wake:
-			wait.Reset(lookSoon)
+			if !soon {
+				soon = true
+				wait.Reset(lookSoon)
+			}
 			continue
 		case <-wait.C:
+			soon = false
 			wait.Reset(lookEvery)
 		}
 		err := m.look(ctx, c)
@@ -47,6 +52,14 @@ func (m *Metrics) Watch(ctx context.Context, c kafka.Cluster) {
 			log.Warn("metrics: lag and members are not known", zap.Error(err))
 		}
 		failed = err != nil
+	}
+}
+
+// lookSoon wakes Watch.
+func (m *Metrics) lookSoon() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
 	}
 }
 

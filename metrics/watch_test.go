@@ -3,6 +3,7 @@ package metrics_test
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -142,4 +143,27 @@ func TestSeveralClientsAreCountedTogether(t *testing.T) {
 		}
 	}
 	checkText(t, s.text)
+}
+
+// A group that rebalances all the time is the one to look at.
+func TestRebalancesDoNotPutTheLookOff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, end := context.WithCancel(t.Context())
+		m := create(t)
+		c := m.Consumer("shipping")
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			m.Watch(ctx, kafka.Cluster{}) // without seeds: a look fails at once
+		}()
+		for range 5 {
+			c.Assigned(nil)
+			<-time.After(time.Second) // by the bubble's clock
+			synctest.Wait()
+		}
+		read(t, m.Handler()).want(t, "millrace_collect_failed", map[string]float64{"collector=groups": 1})
+		end()
+		<-ended
+	})
 }
