@@ -190,7 +190,7 @@ func (r *reading) readRange(ctx context.Context) error {
 			enough, err = r.take(ctx, &e)
 		}
 		if err != nil {
-			r.line.clear()
+			r.clear()
 			r.sayComplete(in.Complete(), false)
 			return err
 		}
@@ -198,7 +198,7 @@ func (r *reading) readRange(ctx context.Context) error {
 			break
 		}
 	}
-	r.line.clear()
+	r.clear()
 	if err := r.out.flush(); err != nil {
 		return err
 	}
@@ -207,6 +207,14 @@ func (r *reading) readRange(ctx context.Context) error {
 		return fmt.Errorf("read: %w", ctx.Err())
 	}
 	return nil
+}
+
+// clear takes away what is drawn over and over.
+func (r *reading) clear() {
+	r.line.clear()
+	if r.count != nil {
+		r.count.settle()
+	}
 }
 
 // take shows an event, if it is to be shown, and reports whether enough were.

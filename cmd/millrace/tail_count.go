@@ -83,11 +83,17 @@ func (c *counter) rows(most int) []countRow {
 	return rows
 }
 
-// print prints the whole table.
-func (c *counter) print() error {
+// settle takes a table away that is drawn again and again, before anything else is printed.
+func (c *counter) settle() {
 	if c.live != nil {
 		c.live.stop()
+		c.live = nil
 	}
+}
+
+// print prints the whole table.
+func (c *counter) print() error {
+	c.settle()
 	err := list(c.app, "counts", c.rows(0), "COUNT SHARE VALUE", countCells)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -164,7 +170,7 @@ func above(n int) string {
 	if n == 0 {
 		return ""
 	}
-	return fmt.Sprintf("\x1b[%dA\x1b[J", n)
+	return fmt.Sprintf("\r\x1b[%dA\x1b[J", n)
 }
 
 // fit cuts text to at most n characters.
