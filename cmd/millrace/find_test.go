@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -14,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/millrace/millrace/event"
+	"github.com/millrace/millrace/position"
 	"github.com/millrace/millrace/reader"
 )
 
@@ -93,7 +95,8 @@ func TestFindExitCodes(t *testing.T) {
 		{"find --topics ^nothing$", codeFailed, []string{"no topic matches", "millrace topics ls"}},
 		{"find --topics (", codeUsage, []string{"--topics"}},
 		{"find shop.a --where valu.cents>1", codeUsage, []string{"valu", "known are value"}},
-		{"find shop.a --where value.cents", codeDone, []string{"6 undecodable"}},
+		{"find shop.a --where value.cents", codeDone, []string{"1 undecodable", "5 without an answer", "neither true nor false"}},
+		{"find shop.a --where value.cents --after 1 --key k0", codeDone, []string{"0 matches, 2 without an answer", "neither true nor false"}}, // counted the same here
 		{"find shop.a --where 1", codeUsage, []string{"true or false"}},
 		{"find shop.a --count-by nope", codeUsage, []string{"--count-by"}},
 		{"find shop.a --count-by key -o raw", codeUsage, []string{"raw"}},
@@ -177,6 +180,24 @@ func TestContext(t *testing.T) {
 	has(t, "stderr", r.err, "2 matches, 1 undecodable", "saved 2 events")
 }
 
+func TestEstimate(t *testing.T) {
+	t.Parallel()
+	hour := position.Range{From: position.Point{Kind: position.Time, At: epoch}}
+	for _, tt := range []struct {
+		total int64
+		span  position.Range
+		want  string
+	}{
+		{999_999, position.Range{}, ""},
+		{9_000_000, hour, "up to 9,000,000 records to look at, some 30s"},
+		{90_000_000, position.Range{}, "up to 90,000,000 records to look at, some 5m0s\n  → look at less:  --from -1h, or --partition"},
+	} {
+		if got := strings.Join(estimate(tt.total, tt.span), "\n"); got != tt.want {
+			t.Errorf("%d: got %q, want %q", tt.total, got, tt.want)
+		}
+	}
+}
+
 // What is held for a match to come is bounded, by key too.
 func TestContextForgetsTheQuietestKey(t *testing.T) {
 	t.Parallel()
@@ -228,6 +249,32 @@ func TestSavedSetsAreWholeOrNotThere(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(w.dir, ".set.jsonl*")); len(left) != 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// What follows has no end but Ctrl-C: the set is what was there until then.
+func TestASetThatFollows(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.topic(t, "t")
+	w.records(t, "t", "one", "two")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out, errs := newBuffer(), newBuffer()
+	code := make(chan int, 1)
+	go func() {
+		code <- run(ctx, w.app(strings.NewReader(""), out, errs), []string{"tail", "t", "--from", "start", "--save", "set.jsonl", "-o", "raw"})
+	}()
+	out.await(t, "two")
+	cancel()
+	if got := <-code; got != codeInterrupted {
+		t.Errorf("exits %d, want %d", got, codeInterrupted)
+	}
+	has(t, "stderr", errs.String(), "saved 2 events to set.jsonl")
+	w.topic(t, "copy")
+	w.want(t, codeDone, "produce", "copy", "--from", "set.jsonl", "--header", "again=yes")
+	if got := w.all(t, "copy"); len(got) != 2 || string(got[1].Value) != "two" || fmt.Sprintf("%s", got[1].Headers) != "[{again yes}]" {
+		t.Errorf("got %v", got)
 	}
 }
 

@@ -259,10 +259,14 @@ func (r *reading) take(ctx context.Context, e *event.Event) (enough bool, err er
 	return r.f.most > 0 && r.matched >= int64(r.f.most) && r.around.pending == 0, nil
 }
 
+// failed counts a record to which the filters have no answer, as the reader does where it asks them.
 func (r *reading) failed(e *event.Event, err error) {
-	if r.left.Undecodable++; r.left.Undecodable == 1 {
-		first := &r.left.FirstUndecodable
-		first.Topic, first.Partition, first.Offset, first.Err = e.Topic, e.Partition, e.Offset, err
+	n, first := &r.left.Failed, &r.left.FirstFailed
+	if errors.Is(err, schemas.ErrPoison) || errors.Is(err, schemas.ErrIncompatible) || errors.Is(err, schemas.ErrNotFound) {
+		n, first = &r.left.Undecodable, &r.left.FirstUndecodable
+	}
+	if *n++; *n == 1 {
+		*first = reader.Failure{Topic: e.Topic, Partition: e.Partition, Offset: e.Offset, Err: err}
 	}
 }
 
@@ -374,11 +378,13 @@ func (r *reading) sayComplete(c reader.Completeness, enough bool) {
 	c.Done = c.Done || enough
 	c.Matched = r.matched
 	if r.around != nil {
-		c.Undecodable, c.FirstUndecodable = r.left.Undecodable, r.left.FirstUndecodable
+		c.Undecodable, c.FirstUndecodable, c.Failed, c.FirstFailed = r.left.Undecodable, r.left.FirstUndecodable, r.left.Failed, r.left.FirstFailed
 	}
 	r.say("%s", c)
-	if c.Undecodable > 0 && c.FirstUndecodable.Err != nil {
-		r.say("  %s", printable(c.FirstUndecodable.Err.Error()))
+	for _, first := range []error{c.FirstUndecodable.Err, c.FirstFailed.Err} {
+		if first != nil {
+			r.say("  %s", printable(first.Error()))
+		}
 	}
 	if r.out.undecodable > 0 {
 		r.say("%s did not decode, the first at %s", plural(r.out.undecodable, "event"), r.out.first)

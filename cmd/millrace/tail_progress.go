@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/millrace/millrace/position"
@@ -35,12 +36,19 @@ func (l *scanLine) update(scanned, total int64) {
 
 // sayEstimate tells before a large scan what it will take, and how to make it smaller.
 func (a *app) sayEstimate(r *reader.Reading, span position.Range) {
-	total := r.Complete().Total
+	for _, line := range estimate(r.Complete().Total, span) {
+		a.say("%s", line)
+	}
+}
+
+// estimate is nothing for a scan that is over soon.
+func estimate(total int64, span position.Range) []string {
 	if total < largeScan {
-		return
+		return nil
 	}
-	a.say("up to %s to look at, some %s", plural(total, "record"), age(time.Duration(total/scanRate)*time.Second))
+	lines := []string{fmt.Sprintf("up to %s to look at, some %s", plural(total, "record"), age(time.Duration(total/scanRate)*time.Second))}
 	if span.From.Kind == position.Start && span.From.N == 0 {
-		a.say("  → look at less:  --from -1h, or --partition")
+		lines = append(lines, "  → look at less:  --from -1h, or --partition")
 	}
+	return lines
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -78,7 +79,7 @@ func (a *app) trace(ctx context.Context, id string, f traceFlags) error {
 		return err
 	}
 	cfg := flags.config(span)
-	cfg.Log = c.Log
+	cfg.Log, cfg.Merge = c.Log, false
 	if cfg.Topics, err = a.pick(ctx, c, nil, flags.patterns); err != nil {
 		return err
 	}
@@ -93,8 +94,10 @@ func (a *app) trace(ctx context.Context, id string, f traceFlags) error {
 			"look further back:  --from -7d, or --from start", "or at it where it stands:  millrace find TOPIC --where 'id == \"…\"'")
 	}
 	at, err := a.groupPositions(ctx, c)
-	if err != nil {
+	if _, denied := errors.AsType[*kafka.PermissionError](err); err != nil && !denied {
 		return err
+	} else if denied { // the events alone are worth something
+		a.say("%s: no group is shown", err)
 	}
 	at.judge(all)
 	if a.output == "json" {
@@ -163,7 +166,7 @@ func (a *app) scanChain(ctx context.Context, c kafka.Cluster, cfg reader.Config,
 		}
 		if found.count == tracedMost {
 			line.clear()
-			a.say("more than %s belong to it: the first of them are shown", plural(tracedMost, "record"))
+			a.say("more than %s belong to it: so many are shown", plural(tracedMost, "record"))
 			done = true
 			break
 		}

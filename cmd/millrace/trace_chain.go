@@ -104,8 +104,12 @@ func (c *chain) add(e *event.Event) {
 		}
 	case !t.seen:
 		t.spot, t.seen = at, true
-	default:
+	default: // the first by time is the event: partitions are read side by side
+		if at.order(t.spot) < 0 {
+			at, t.spot = t.spot, at
+		}
 		t.copies = append(t.copies, at)
+		slices.SortFunc(t.copies, spot.order)
 	}
 }
 
