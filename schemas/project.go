@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 
 	"github.com/millrace/millrace/event"
 )
@@ -27,7 +28,7 @@ func (r *Registry) Project(paths ...[]string) *Projection {
 
 // Decode returns what [Registry.Decode] gives a *any, less the fields that no path names: a map[string]any for a
 // record, in which a field that the writer's schema lacks is absent, and nil for a tombstone. Data that is not
-// framed Avro is decoded whole.
+// framed Avro is decoded whole; the numbers of JSON are json.Numbers, so that an id of 19 digits stays what it is.
 //
 // Errors are those of Registry.Decode. Within a field that is skipped lengths alone are held against the bytes: a
 // value that is cut off, or followed by others, is found; an enum's number that has no symbol is not.
@@ -40,11 +41,30 @@ func (p *Projection) Decode(ctx context.Context, e *event.Event) (v any, err err
 		return nil, blame(e, entry, err)
 	}
 	if entry == nil || entry.schema.Type != TypeAvro {
-		err = p.reg.Decode(ctx, e, &v)
-		return v, err
+		return p.plain(ctx, e, entry, body)
 	}
 	if v, err = p.decode(entry, body); err != nil {
 		return nil, blame(e, entry, err)
+	}
+	return v, nil
+}
+
+// plain decodes what is not framed Avro.
+func (p *Projection) plain(ctx context.Context, e *event.Event, entry *entry, body []byte) (v any, err error) {
+	isJSON := entry != nil && entry.schema.Type == TypeJSON
+	if entry == nil {
+		format, err := p.reg.formatOf(e, reflect.TypeFor[any]())
+		if err != nil {
+			return nil, blame(e, entry, err)
+		}
+		isJSON = format == JSON()
+	}
+	if !isJSON {
+		err = p.reg.Decode(ctx, e, &v)
+		return v, err
+	}
+	if v, err = readJSON(body); err != nil {
+		return nil, blame(e, entry, fmt.Errorf("%w: %w", ErrPoison, err))
 	}
 	return v, nil
 }

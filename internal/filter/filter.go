@@ -10,8 +10,8 @@
 // value.country, or value["country"]. Only the fields that it names are decoded, and only where what stands beside
 // them (a topic, a key, a header) has not decided already, in whatever order the expression is written.
 //
-// Numbers compare with each other whatever their types; a decimal is a double, a UUID its text, a timestamp or a date
-// a timestamp, a time of day a duration, an enum its text.
+// Numbers compare with each other whatever their types; a decimal is a double, a number of JSON an int where it has no
+// fraction, a UUID its text, a timestamp or a date a timestamp, a time of day a duration, an enum its text.
 //
 // headers["x"] is the last value of a header, "" where there is none: "x" in headers tells the two apart, and
 // headers.values("x") is the list of all.

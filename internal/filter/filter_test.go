@@ -98,7 +98,9 @@ func TestMatch(t *testing.T) {
 		{`headers.exists(h, h.startsWith("no")) && size(headers) == 2`, e, true},
 		{`error.class == "timeout" && error.attempts > 3 && origin.topic == "shop.orders" && origin.offset == 17`, dead, true},
 		{`error.class == ""`, e, true},
-		{`value.a.b[1] == 2.5 && value.a.b[0] == 1`, json, true},
+		{`value.a.b[1] == 2.5 && value.a.b[0] == 1 && value.a.b[0] % 2 == 1`, json, true},
+		{`value.big == 9007199254740993`, json, true},
+		{`value.big == 9007199254740992`, json, false},
 		{`true`, e, true},
 		// false and an error is false, from either side: what stands first is of no account
 		{`value.no_such_field == 1 && key == "o-2"`, e, false},
