@@ -215,7 +215,7 @@ func (h *health) watch(ctx context.Context, c kafka.Cluster, reg func() *schemas
 		return
 	}
 	defer client.Close()
-	ready := true // as long as the service starts there is nothing to say
+	ready, began := true, h.now() // to begin with, the service may take its time
 	ask := func(name string, question func(ctx context.Context) error) error {
 		asking, cancel := context.WithTimeout(ctx, checkTimeout)
 		defer cancel()
@@ -239,7 +239,7 @@ func (h *health) watch(ctx context.Context, c kafka.Cluster, reg func() *schemas
 			case now && !ready:
 				log.Info("the service is ready again")
 				ready = true
-			case !now && ready:
+			case !now && ready && h.now().Sub(began) >= awayAfter:
 				log.Warn("the service is not ready", zap.Strings("because", missing), zap.Error(errors.Join(away, unknown)))
 				ready = false
 			}
