@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/millrace/millrace/consumer"
 	"github.com/millrace/millrace/event"
 	"github.com/millrace/millrace/examples/shop"
@@ -34,6 +36,26 @@ func Example() {
 			mux := consumer.NewMux()
 			consumer.On(mux, shipping.OrderPlaced)
 			s.Consume(mux, consumer.Config{Group: "shipping", Topics: []string{"shop.orders"}})
+			return nil
+		})
+	}
+	_ = main
+}
+
+// A number of the service's own beside those that --metrics serves anyway.
+func ExampleService_Collect() {
+	parcels := prometheus.NewCounter(prometheus.CounterOpts{Name: "shipping_parcels_total", Help: "Parcels handed to carriers."})
+	main := func() {
+		service.Main("shipping", func(_ context.Context, s *service.Service) error {
+			if err := s.Collect(parcels); err != nil {
+				return err
+			}
+			mux := consumer.NewMux()
+			consumer.On(mux, func(context.Context, event.Of[shop.OrderPlaced]) error {
+				parcels.Inc()
+				return nil
+			})
+			s.Consume(mux, consumer.Config{Topics: []string{"shop.orders"}})
 			return nil
 		})
 	}
