@@ -72,6 +72,10 @@ flights: build ## 336,776 real flights: published, consumed in a group, aggregat
 bench: ## ratios to a raw kgo client on a real Kafka; ARGS="-rounds 7"
 	@$(GO) run ./bench $(ARGS)
 
+.PHONY: soak-dev
+soak-dev: ## kill the embedded broker 120 times under each load, then count; ARGS="-kills 20"
+	@$(GO) run ./test/soak $(ARGS)
+
 FUZZTIME ?= 20s
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME each (20s)

@@ -33,8 +33,8 @@ var layers = []struct {
 	{"edges", []string{"internal/registry"}},
 	{"onlookers", []string{"internal/devbroker", "metrics"}},
 	{"wiring", []string{"service", "millracetest"}},
-	{"beside", []string{"internal/kafkatest", "examples/shop", "examples/flights"}},
-	{"tops", []string{"cmd/millrace", "internal/kafkatest/kafka", "bench", "test/tiers", "test/integration", "test/cluster"}},
+	{"beside", []string{"internal/kafkatest", "internal/devbroker/soak", "examples/shop", "examples/flights"}},
+	{"tops", []string{"cmd/millrace", "internal/kafkatest/kafka", "bench", "test/tiers", "test/integration", "test/cluster", "test/soak"}},
 }
 
 // homes says where a third-party module may be imported. Tests may import what they like, and so may what lies
@@ -50,7 +50,7 @@ var homes = map[string][]string{
 	},
 	"github.com/twmb/franz-go/pkg/kerr": {
 		"kafka", "cursor", "topics", "producer", "reader", "deadletter", "internal/engine", "consumer",
-		"groups", "internal/registry", "cmd/millrace",
+		"groups", "internal/registry", "internal/devbroker", "cmd/millrace",
 	},
 	"github.com/twmb/franz-go/pkg/kmsg": {
 		"kafka", "cursor", "topics", "producer", "reader", "internal/engine", "groups", "internal/devbroker",

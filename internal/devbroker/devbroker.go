@@ -28,14 +28,19 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"os"
 	"path/filepath"
 	"runtime/debug"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
 )
 
@@ -44,6 +49,14 @@ const (
 	lockWait        = 5 * time.Second // for a predecessor that is writing its last state
 	closeWait       = 2 * time.Second // for the state to be saved
 	retentionPeriod = 30 * time.Second
+	sizePeriod      = time.Second
+	retentionShare  = 8        // of MaxSize is what a partition keeps, unless its topic says otherwise
+	segmentBytes    = 16 << 20 // retention frees whole segments
+	endTxnVersion   = 5        // the first that gives each transaction an epoch of its own
+	cleanMark       = "clean"
+	// never is how often kfake compacts. It deletes a partition's segments before it writes what stays, so that a kill
+	// in between would lose acknowledged records.
+	never = 10 * 365 * 24 * time.Hour
 	// sessionTimeout is how long a killed consumer holds its partitions under the KIP-848 protocol; 45 s is Kafka's
 	// default and too long to look at.
 	sessionTimeout = 10 * time.Second
@@ -59,9 +72,12 @@ type Config struct {
 	// SyncWrites flushes every write to the disk before it is acknowledged, so that a power failure loses nothing
 	// either. Defaults to false: a kill loses nothing, a power failure may.
 	SyncWrites bool
-	// MaxSize is how many bytes of data are loaded at most; Serve refuses to start above it, because loading goes
-	// through memory. Defaults to 2 GiB.
+	// MaxSize is how many bytes of data are kept at most, because loading goes through memory. Above it producers get
+	// POLICY_VIOLATION until retention has made room; Serve does not start with half as much again. A partition of a
+	// topic without retention.bytes keeps an eighth of it. Defaults to 2 GiB.
 	MaxSize int64
+	// Full is called when writes begin to be refused, and when they are taken again. Nil = nobody is told.
+	Full func(full bool)
 	// MaxConns bounds the open connections; more are closed at once. Defaults to 1,000.
 	MaxConns int
 	// Ready is called once the broker answers, with its address. Nil = nobody is told.
@@ -79,6 +95,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Ready == nil {
 		c.Ready = func(string) {}
+	}
+	if c.Full == nil {
+		c.Full = func(bool) {}
 	}
 	if c.Log == nil {
 		c.Log = zap.NewNop()
@@ -128,7 +147,10 @@ func Serve(ctx context.Context, cfg Config) (err error) {
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
 	data := filepath.Join(cfg.Dir, "data")
-	if err := admit(data, cfg.MaxSize); err != nil {
+	if err := admit(data, cfg.MaxSize+cfg.MaxSize/2); err != nil {
+		return err
+	}
+	if err := recoverData(cfg, data); err != nil {
 		return err
 	}
 	ln, err := Listen(ctx, filepath.Join(cfg.Dir, "address"), cfg.Addr, preferredPort)
@@ -136,22 +158,59 @@ func Serve(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	g := newGuard(ln, cfg.MaxConns, cfg.Log)
-	cluster, err := kfake.NewCluster(options(cfg, data, g)...)
+	words := &logger{log: cfg.Log}
+	cluster, err := kfake.NewCluster(options(cfg, data, g, words)...)
 	if err != nil {
 		_ = ln.Close()
-		return fmt.Errorf("open the broker's data in %s (move it away to start empty): %w", data, err)
+		return fmt.Errorf("open the broker's data in %s: %w: %w", data, ErrUnreadable, err)
 	}
 	debug.FreeOSMemory() // loading reads every batch once
 	addr := ln.Addr().String()
 	if err := lock.Describe(Holder{Broker: addr}); err != nil {
 		return errors.Join(err, closeCluster(cluster))
 	}
+	cluster.Fault(kfake.Fault{
+		// A recovery tells transactions apart by the epoch, which these versions use again.
+		Keys: []kmsg.Key{kmsg.EndTxn}, Err: kerr.UnsupportedVersion, Count: -1, TopLevel: true,
+		When: func(r kmsg.Request) bool { return r.GetVersion() < endTxnVersion },
+	})
 	cfg.Ready(addr)
-	keep(ctx, cluster)
-	return closeCluster(cluster)
+	k := keeper{cluster: cluster, data: data, max: cfg.MaxSize, full: cfg.Full, log: cfg.Log}
+	k.keep(ctx)
+	if err := closeCluster(cluster); err != nil {
+		return err
+	}
+	if words.failed.Load() {
+		return nil // not all of it was saved: the next start finds out from the log
+	}
+	return markClean(cfg.Dir)
 }
 
-func options(cfg Config, data string, ln net.Listener) []kfake.Opt {
+// recoverData makes the data what they would be after a clean end. The mark of one goes before the broker starts.
+func recoverData(cfg Config, data string) error {
+	mark := filepath.Join(cfg.Dir, cleanMark)
+	_, err := os.Stat(mark)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look for the mark of a clean end: %w", err)
+	}
+	clean := err == nil
+	began := time.Now()
+	found, err := Recover(data, filepath.Join(cfg.Dir, "damaged"), clean)
+	if err != nil {
+		return err
+	}
+	cfg.Log.Info("checked the data", zap.Bool("clean", clean), zap.Duration("took", time.Since(began)), zap.Any("found", found))
+	if err := removeIfThere(mark); err != nil {
+		return err
+	}
+	return syncDir(cfg.Dir)
+}
+
+func markClean(dir string) error {
+	return replace(filepath.Join(dir, cleanMark), []byte("the broker has saved its state\n"))
+}
+
+func options(cfg Config, data string, ln net.Listener, words *logger) []kfake.Opt {
 	opts := []kfake.Opt{
 		kfake.NumBrokers(1),
 		kfake.DefaultNumPartitions(1),   // as Kafka's own num.partitions
@@ -160,8 +219,11 @@ func options(cfg Config, data string, ln net.Listener) []kfake.Opt {
 		kfake.ListenFn(func(string, string) (net.Listener, error) { return ln, nil }),
 		kfake.BrokerConfigs(map[string]string{
 			"group.consumer.session.timeout.ms": strconv.FormatInt(sessionTimeout.Milliseconds(), 10),
+			"log.retention.bytes":               strconv.FormatInt(cfg.MaxSize/retentionShare, 10),
+			"log.segment.bytes":                 strconv.Itoa(segmentBytes),
+			"log.cleaner.backoff.ms":            strconv.FormatInt(never.Milliseconds(), 10),
 		}),
-		kfake.WithLogger(logger{cfg.Log}),
+		kfake.WithLogger(words),
 	}
 	if cfg.SyncWrites {
 		opts = append(opts, kfake.SyncWrites())
@@ -207,20 +269,6 @@ func Listen(ctx context.Context, memory, addr string, preferred int) (net.Listen
 	return ln, nil
 }
 
-// keep waits for the end of ctx and applies retention: kfake's own ticker starts only when a topic is changed.
-func keep(ctx context.Context, cluster *kfake.Cluster) {
-	ticker := time.NewTicker(retentionPeriod)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			cluster.ApplyRetention()
-		}
-	}
-}
-
 func closeCluster(cluster *kfake.Cluster) error {
 	closed := make(chan struct{})
 	go func() {
@@ -243,11 +291,15 @@ func newClusterID() string {
 }
 
 // logger hands kfake's words on. Its info is a line per odd request, which is debugging to us.
-type logger struct{ log *zap.Logger }
+type logger struct {
+	log    *zap.Logger
+	failed atomic.Bool // something could not be saved, which kfake tells nobody else
+}
 
-func (l logger) Logf(level kfake.LogLevel, format string, args ...any) {
+func (l *logger) Logf(level kfake.LogLevel, format string, args ...any) {
 	switch level {
 	case kfake.LogLevelError:
+		l.failed.Store(true)
 		l.log.Sugar().Errorf(format, args...)
 	case kfake.LogLevelWarn:
 		l.log.Sugar().Warnf(format, args...)

@@ -131,6 +131,9 @@ func admit(data string, maxSize int64) error {
 	}
 	meta, err := os.ReadFile(filepath.Join(data, "meta.json"))
 	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(data, "partitions")); err == nil {
+			return fmt.Errorf("%w: %s has partitions and no meta.json", ErrUnreadable, data)
+		}
 		return nil
 	}
 	if err != nil {
@@ -138,19 +141,37 @@ func admit(data string, maxSize int64) error {
 	}
 	var m struct{ Version int }
 	if err := json.Unmarshal(meta, &m); err != nil {
-		return fmt.Errorf("%s/meta.json is damaged (move the directory away to start empty): %w", data, err)
+		return fmt.Errorf("%w: %s/meta.json is damaged: %w", ErrUnreadable, data, err)
 	}
 	if m.Version != dataFormat {
-		return fmt.Errorf("%s has data of format %d, and this version of millrace reads format %d: move it away to start empty, or use the version that wrote it", data, m.Version, dataFormat)
+		return fmt.Errorf("%w: %s has format %d, and this version of millrace reads format %d (the version that wrote it still does)", ErrUnreadable, data, m.Version, dataFormat)
 	}
 	size, err := sizeOf(data)
 	if err != nil {
 		return err
 	}
 	if size > maxSize {
-		return fmt.Errorf("%s holds %d MiB, and the development broker loads %d MiB at most: remove it to start empty, and give the topics a shorter retention", data, size>>20, maxSize>>20)
+		return fmt.Errorf("%w: %s holds %d MiB, and the development broker loads %d MiB at most", ErrUnreadable, data, size>>20, maxSize>>20)
 	}
 	return nil
+}
+
+// SetAside moves the data of the broker in dir out of its way, so that the next start is empty, and returns where they
+// are now; "" when there were none.
+func SetAside(ctx context.Context, dir string, now time.Time) (kept string, err error) {
+	lock, err := AcquireWithin(ctx, dir, lockWait)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	data := filepath.Join(dir, "data")
+	kept = data + "." + now.UTC().Format("20060102T150405.000Z")
+	if err := os.Rename(data, kept); errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	} else if err != nil {
+		return "", fmt.Errorf("set the data aside: %w", err)
+	}
+	return kept, removeIfThere(filepath.Join(dir, cleanMark))
 }
 
 func sizeOf(dir string) (int64, error) {
@@ -160,6 +181,9 @@ func sizeOf(dir string) (int64, error) {
 			return err
 		}
 		info, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // retention was faster
+		}
 		if err != nil {
 			return err
 		}

@@ -20,6 +20,9 @@ type Supervisor struct {
 	Log *LogFile
 	// Up is called when the broker answers, after each start. Nil = nobody is told.
 	Up func(Up)
+	// Full is called when the broker begins to refuse writes, because its data have reached their largest size, and
+	// when it takes them again. Nil = nobody is told.
+	Full func(full bool)
 	// Down is called when the broker has crashed. Nil = nobody is told.
 	Down func(Down)
 }
@@ -37,17 +40,34 @@ type Down struct {
 	Log       string // the file with the rest
 }
 
-// takenError is an ErrTaken that crossed from the child: its words are there already.
-type takenError struct{ reason string }
+// childError is an error that crossed from the child: its words are there already.
+type childError struct {
+	reason string
+	wraps  error // ErrTaken, ErrUnreadable or nil
+}
 
-func (e *takenError) Error() string { return e.reason }
-func (e *takenError) Unwrap() error { return ErrTaken }
+func (e *childError) Error() string { return e.reason }
+func (e *childError) Unwrap() error { return e.wraps }
 
-// status is what the child says on its status descriptor: one of the two.
+// status is what the child says on its status descriptor: one of the three.
 type status struct {
 	Addr  string `json:"addr,omitempty"`
 	Error string `json:"error,omitempty"`
-	Taken bool   `json:"taken,omitempty"` // the error wraps ErrTaken
+	Full  *bool  `json:"full,omitempty"`
+
+	Taken      bool `json:"taken,omitempty"`      // the error wraps ErrTaken
+	Unreadable bool `json:"unreadable,omitempty"` // the error wraps ErrUnreadable
+}
+
+func (s status) cause() error {
+	switch {
+	case s.Taken:
+		return ErrTaken
+	case s.Unreadable:
+		return ErrUnreadable
+	default:
+		return nil
+	}
 }
 
 // Supervise keeps a broker running in a child process until ctx ends, and returns nil then. A broker that does not
@@ -58,7 +78,7 @@ func Supervise(ctx context.Context, s Supervisor) error {
 		addr   = s.Addr
 		up     bool
 		reason string
-		taken  bool
+		cause  error
 		pid    int
 	)
 	p := Process{
@@ -66,13 +86,19 @@ func Supervise(ctx context.Context, s Supervisor) error {
 		Command: func(ctx context.Context) *exec.Cmd { return s.Command(ctx, addr) },
 		Output:  s.Log,
 		Grace:   closeWait,
-		Started: func(id int) { pid, reason = id, "" },
+		Started: func(id int) { pid, reason, cause = id, "", nil },
 		Status: func(line []byte) {
 			var st status
 			if json.Unmarshal(line, &st) != nil {
 				return
 			}
-			if reason, taken = st.Error, st.Taken; st.Addr == "" {
+			if st.Full != nil && s.Full != nil {
+				s.Full(*st.Full)
+			}
+			if st.Error != "" {
+				reason, cause = st.Error, st.cause()
+			}
+			if st.Addr == "" {
 				return
 			}
 			addr, up = st.Addr, true
@@ -85,10 +111,10 @@ func Supervise(ctx context.Context, s Supervisor) error {
 				if reason == "" {
 					reason = fmt.Sprintf("%s: %s (%s)", e.State, s.Log.LastWords(), s.Log.Name())
 				}
-				if taken {
-					return &takenError{reason}
-				}
-				return errors.New(reason)
+				return &childError{reason, cause}
+			}
+			if errors.Is(cause, ErrUnreadable) {
+				return &childError{reason, cause} // starting again would not help
 			}
 			if s.Down != nil {
 				words := reason
@@ -113,9 +139,10 @@ func Child(ctx context.Context, cfg Config, lifeline io.Reader, out io.Writer) e
 	defer cancel()
 	say := json.NewEncoder(out)
 	cfg.Ready = func(addr string) { _ = say.Encode(status{Addr: addr}) } // a parent that is gone ends the lifeline
+	cfg.Full = func(full bool) { _ = say.Encode(status{Full: &full}) }
 	err := Serve(ctx, cfg)
 	if err != nil {
-		_ = say.Encode(status{Error: err.Error(), Taken: errors.Is(err, ErrTaken)})
+		_ = say.Encode(status{Error: err.Error(), Taken: errors.Is(err, ErrTaken), Unreadable: errors.Is(err, ErrUnreadable)})
 	}
 	return err
 }
