@@ -128,7 +128,8 @@ func (g *Group) Claim(ctx context.Context, ids []ID) (map[ID]Claimed, error) {
 // Room implements [Store].
 func (g *Group) Room(ID) int { return MaxRoom }
 
-// Commit implements [Store]. It takes at most ten seconds, and five more to read back what had no answer.
+// Commit implements [Store]. It takes at most ten seconds, and five more to read back what had no answer; neither
+// outlasts ctx.
 func (g *Group) Commit(ctx context.Context, cs map[ID]Claimed) (map[ID]error, error) {
 	g.mu.Lock()
 	client := g.client
@@ -156,7 +157,7 @@ func (g *Group) Commit(ctx context.Context, cs map[ID]Claimed) (map[ID]error, er
 	if len(a.sent) == 0 { // a join round went on too long: nothing has left the process
 		return a.refused, fmt.Errorf("commit cursors of group %s: %w", g.name, failure)
 	}
-	a.readBack(context.WithoutCancel(ctx), failure)
+	a.readBack(ctx, failure)
 	return a.refused, nil
 }
 
@@ -272,10 +273,7 @@ func (a *attempt) readBack(ctx context.Context, failure error) {
 		if c, ok := found[p]; ok && c.position == a.cs[id].Position && c.meta == a.metas[p] {
 			continue
 		}
-		if err == nil {
-			err = failed[p]
-		}
-		a.refused[id] = fmt.Errorf("commit cursor of %s: %w: %w", id, ErrUnknown, errors.Join(failure, err))
+		a.refused[id] = fmt.Errorf("commit cursor of %s: %w: %w", id, ErrUnknown, errors.Join(failure, err, failed[p]))
 	}
 }
 

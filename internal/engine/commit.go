@@ -12,12 +12,18 @@ import (
 
 const (
 	commitTimeout = 20 * time.Second // the store has its own, shorter one; this is the last resort
-	lastTries     = 3                // of the commit before a partition is given up
+	lastTimeout   = 4 * time.Second  // for the commit before a partition is given up, its tries together
+	lastTries     = 3
 	lastWait      = 200 * time.Millisecond
+	lastGrace     = time.Second // for a commit that is in flight when the loop is to end
 )
 
 // commitLoop is the goroutine that commits the partitions whose position has moved, and tells their lag.
 func (m *member) commitLoop(ctx context.Context) {
+	// Cut off at once, a commit would end with an unknown outcome and take its connection along.
+	sending, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastGrace, cut) })()
 	tick := time.NewTicker(m.cfg.CommitEvery)
 	defer tick.Stop()
 	for {
@@ -29,7 +35,7 @@ func (m *member) commitLoop(ctx context.Context) {
 		case <-m.kick:
 		}
 		m.commitMu.Lock()
-		_ = m.commit(ctx, m.all()) // told by commit itself, and covered by the next one
+		_ = m.commit(sending, m.all()) // told by commit itself, and covered by the next one
 		m.commitMu.Unlock()
 	}
 }
@@ -37,12 +43,18 @@ func (m *member) commitLoop(ctx context.Context) {
 // commitLast is the last commit of partitions that are given up; the lock is held. A failed one is tried again,
 // because what it leaves out is done twice.
 func (m *member) commitLast(ctx context.Context, actors []*actor) {
+	ctx, cancel := context.WithTimeout(ctx, lastTimeout)
+	defer cancel()
 	for try := 1; ; try++ {
 		err := m.commit(ctx, actors)
 		if err == nil || errors.Is(err, cursor.ErrFenced) || try == lastTries {
 			return
 		}
-		<-time.After(lastWait)
+		select {
+		case <-time.After(lastWait):
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

@@ -23,7 +23,8 @@ const (
 	startTimeout   = 20 * time.Second // to reach the cluster and find the topics
 	unknownTimeout = 3 * time.Second  // a topic may be so young that not every broker knows it
 	listTimeout    = 10 * time.Second // of the offsets that partitions start at
-	leaveTimeout   = 10 * time.Second
+	leaveTimeout   = 2 * time.Second  // for the client to leave, once the last commit is done
+	resignTimeout  = time.Second      // to tell the coordinator without it
 	fetchSize      = 16 << 20               // of one fetch from one broker, in bytes
 	fetchWait      = 500 * time.Millisecond // for a first record: a resumed partition waits as long for its turn
 )
@@ -103,7 +104,7 @@ func (g *Group) Store() cursor.Store { return g.store }
 // Run implements [Feed]. A topic that does not exist and a missing permission end it at once with an error that
 // says so.
 func (g *Group) Run(ctx context.Context, o Owner) error {
-	side, err := g.cluster.Client()
+	side, err := g.cluster.Client(kgo.DisableClientMetrics()) // their last push would hold its end up
 	if err != nil {
 		return fmt.Errorf("join group %s: %w", g.cfg.Group, err)
 	}
@@ -113,7 +114,9 @@ func (g *Group) Run(ctx context.Context, o Owner) error {
 	if g.topics, err = g.find(ctx, admin); err != nil {
 		return fmt.Errorf("join group %s: %w", g.cfg.Group, err)
 	}
-	client, err := g.cluster.Client(g.options(o)...)
+	alive, kill := context.WithCancel(context.WithoutCancel(ctx))
+	defer kill()
+	client, err := g.cluster.Client(append(g.options(o), kgo.WithContext(alive))...)
 	if err != nil {
 		return fmt.Errorf("join group %s: %w", g.cfg.Group, err)
 	}
@@ -122,14 +125,56 @@ func (g *Group) Run(ctx context.Context, o Owner) error {
 	close(g.ready)
 	<-ctx.Done()
 
-	leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
+	g.leave(ctx, client, side, kill)
+	return nil
+}
+
+// leave gives the membership back and closes the client. The client leaves only between rebalances, and waits for
+// one that is under way as long as the slowest member takes, or for brokers that are gone: after leaveTimeout it is
+// killed, and the coordinator told without it.
+func (g *Group) leave(ctx context.Context, client, side *kgo.Client, kill context.CancelFunc) {
+	ctx = context.WithoutCancel(ctx)
+	leaving, cancel := context.WithTimeout(ctx, leaveTimeout)
 	defer cancel()
 	client.AllowRebalance()
-	if err := client.LeaveGroupContext(leaving); err != nil {
+	err := client.LeaveGroupContext(leaving)
+	if err != nil {
+		kill()
+		err = g.resign(ctx, client, side)
+	}
+	if err != nil {
 		g.cfg.Log.Warn("leave the group: its partitions wait for the session timeout", zap.String("group", g.cfg.Group), zap.Error(err))
 	}
 	client.CloseAllowingRebalance()
-	return nil
+}
+
+// resign takes client's member out of the group over side. A static member stays, as it does when it leaves.
+func (g *Group) resign(ctx context.Context, client, side *kgo.Client) error {
+	id, _ := client.GroupMetadata()
+	if id == "" || g.cfg.InstanceID != "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, resignTimeout)
+	defer cancel()
+	if g.cfg.ServerAssign {
+		req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+		req.Group, req.MemberID, req.MemberEpoch = g.cfg.Group, id, -1
+		resp, err := req.RequestWith(ctx, side)
+		if err != nil {
+			return fmt.Errorf("ask the coordinator: %w", err)
+		}
+		return kerr.ErrorForCode(resp.ErrorCode)
+	}
+	req := kmsg.NewPtrLeaveGroupRequest()
+	req.Group, req.MemberID = g.cfg.Group, id
+	member := kmsg.NewLeaveGroupRequestMember()
+	member.MemberID = id
+	req.Members = append(req.Members, member)
+	resp, err := req.RequestWith(ctx, side)
+	if err != nil {
+		return fmt.Errorf("ask the coordinator: %w", err)
+	}
+	return kerr.ErrorForCode(resp.ErrorCode)
 }
 
 // find returns the ids of the topics. A topic without an id, from a broker that has none, gets zeros.

@@ -81,16 +81,19 @@ func (m *member) run(ctx context.Context) error {
 		gone = true
 	}
 	stopPolls()
-	loops.Wait()
 	if gone && err == nil {
+		loops.Wait()
 		err = m.finish(ctx)
 	}
 	m.mu.Lock()
 	m.closed = true
 	m.mu.Unlock()
-	m.giveUp(detached, m.all())
+	mine := m.all()
+	m.drain(detached, mine)
 	stopCommits()
 	commits.Wait()
+	m.settle(detached, mine)
+	loops.Wait() // not before: a poll waits while a rebalance has partitions given up
 	stopFeed()
 	if !gone {
 		if late := <-fed; err == nil && !errors.Is(late, context.Canceled) {
@@ -112,6 +115,9 @@ func (m *member) firstFailure(err error) error {
 	return err
 }
 
+// stuckAfter is how long handlers have to return once their contexts have ended.
+const stuckAfter = 5 * time.Second
+
 // join waits for the actors, whose contexts have ended.
 func (m *member) join() error {
 	ended := make(chan struct{})
@@ -119,7 +125,7 @@ func (m *member) join() error {
 		m.wg.Wait()
 		close(ended)
 	}()
-	t := time.NewTimer(m.cfg.Drain)
+	t := time.NewTimer(stuckAfter)
 	defer t.Stop()
 	select {
 	case <-ended:
@@ -419,31 +425,37 @@ func (m *member) take(ids []cursor.ID, claimed map[cursor.ID]cursor.Claimed, sta
 	return nil
 }
 
-// Revoked implements [Owner].
-func (m *member) Revoked(ctx context.Context, ids []cursor.ID) { m.giveUp(ctx, m.some(ids)) }
-
-// giveUp drains, commits, fences: in this order. Fencing first would throw away work that was done; committing
-// without the drain would leave it to be done twice. What is not finished in time is never committed.
-func (m *member) giveUp(ctx context.Context, actors []*actor) {
-	if len(actors) == 0 {
-		return
-	}
-	for _, a := range actors {
-		a.drain()
-	}
+// Revoked implements [Owner]. It drains, commits, fences: in this order. Fencing first would throw away work that
+// was done; committing without the drain would leave it to be done twice. What is not finished in time is never
+// committed.
+func (m *member) Revoked(ctx context.Context, ids []cursor.ID) {
+	actors := m.some(ids)
+	m.drain(ctx, actors)
 	if m.cfg.plant.commitLate {
 		m.gone(actors, false)
 		return // and the committer goes on with them
 	}
-	waiting, cancel := context.WithTimeout(ctx, m.cfg.Drain)
+	m.settle(ctx, actors)
+}
+
+// drain waits until actors have ended, within ctx and Config.Drain.
+func (m *member) drain(ctx context.Context, actors []*actor) {
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.Drain)
+	defer cancel()
+	for _, a := range actors {
+		a.drain()
+	}
 	for _, a := range actors {
 		select {
 		case <-a.exited:
-		case <-waiting.Done():
+		case <-ctx.Done():
 		}
 	}
-	cancel()
+}
 
+// settle commits what actors have resolved, fences and removes them. It does not end with ctx: the drain may have
+// taken all of its time.
+func (m *member) settle(ctx context.Context, actors []*actor) {
 	m.commitMu.Lock()
 	actors = slices.DeleteFunc(actors, func(a *actor) bool { return a.fenced.Load() }) // by another, meanwhile
 	m.commitLast(context.WithoutCancel(ctx), actors)
