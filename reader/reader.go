@@ -127,18 +127,18 @@ type Failure struct {
 
 // Completeness says how much of what was asked for a reading has seen. Offsets are upper bounds of records.
 type Completeness struct {
-	Scanned     int64 // records looked at: in range, not transaction markers
-	Matched     int64 // events yielded
+	Scanned int64 // records looked at: in range, not transaction markers
+	Matched int64 // events yielded
 	// Undecodable are records whose data Match could not decode, Failed those to which it had no answer for another
 	// reason, as a filter that needs a field that the record lacks. Neither is a match, and neither was refused.
 	Undecodable, Failed           int64
 	FirstUndecodable, FirstFailed Failure // the zero value if there was none
-	Passed     int64 // offsets of the range behind the reading
-	Total      int64 // offsets in the range
-	Partitions int   // in the range
-	Early      int   // partitions that stop before the end of their log: see Config.Late
-	Done       bool  // the whole range was read
-	Following  bool  // the reading has no end of its own: Passed and Total are about what was there at the start
+	Passed                        int64   // offsets of the range behind the reading
+	Total                         int64   // offsets in the range
+	Partitions                    int     // in the range
+	Early                         int     // partitions that stop before the end of their log: see Config.Late
+	Done                          bool    // the whole range was read
+	Following                     bool    // the reading has no end of its own: Passed and Total are about what was there at the start
 }
 
 // String says it in one line, for people.

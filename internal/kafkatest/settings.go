@@ -51,6 +51,7 @@ func quick() []Setting {
 		{"num.network.threads", "2"},
 		{"num.io.threads", "4"},
 		{"log.cleaner.dedupe.buffer.size", "16777216"},
+		{"log.cleaner.backoff.ms", "200"},
 	}
 }
 

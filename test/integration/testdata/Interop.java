@@ -2,9 +2,11 @@ import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.*;
 import org.apache.kafka.clients.consumer.*;
+import org.apache.kafka.clients.producer.*;
 import org.apache.kafka.clients.producer.internals.BuiltInPartitioner;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
+import org.apache.kafka.common.serialization.ByteArraySerializer;
 
 /**
  * Kafka's own client as the other side of our tests.
@@ -12,9 +14,16 @@ import org.apache.kafka.common.serialization.ByteArrayDeserializer;
  *   partitions N              reads keys from standard input, one a line, prints the partition of each of N
  *   consume BROKERS TOPIC N   prints N records: partition, offset, key, value, headers; bytes in hex, null as "-"
  *   group BROKERS TOPIC N GROUP   the same as a member of a group that goes on where it stands, and commits the N
+ *   write BROKERS             does what standard input says, one step a line, words separated by tabs:
+ *                             open ID|-, begin, commit, abort, send TOPIC PARTITION MILLIS KEY VALUE; "-" is null.
+ *                             A transaction that is not ended stays open.
  */
 public class Interop {
-    public static void main(String[] args) {
+    public static void main(String[] args) throws Exception {
+        if (args[0].equals("write")) {
+            write(args[1]);
+            return;
+        }
         if (args[0].equals("partitions")) {
             int n = Integer.parseInt(args[1]);
             StringBuilder out = new StringBuilder();
@@ -57,6 +66,41 @@ public class Interop {
                 c.commitSync();
             }
         }
+    }
+
+    static void write(String brokers) throws Exception {
+        KafkaProducer<byte[], byte[]> p = null;
+        for (Scanner in = new Scanner(System.in, StandardCharsets.UTF_8); in.hasNextLine(); ) {
+            String[] step = in.nextLine().split("\t");
+            switch (step[0]) {
+                case "open" -> {
+                    Properties c = new Properties();
+                    c.put("bootstrap.servers", brokers);
+                    if (!step[1].equals("-")) {
+                        c.put("transactional.id", step[1]);
+                        c.put("transaction.timeout.ms", "600000");
+                    }
+                    p = new KafkaProducer<>(c, new ByteArraySerializer(), new ByteArraySerializer());
+                    if (!step[1].equals("-")) {
+                        p.initTransactions();
+                    }
+                }
+                case "begin" -> p.beginTransaction();
+                case "commit" -> p.commitTransaction();
+                case "abort" -> p.abortTransaction();
+                case "send" -> {
+                    var r = new ProducerRecord<>(step[1], Integer.valueOf(step[2]), Long.valueOf(step[3]), text(step[4]), text(step[5]));
+                    r.headers().add("content-type", text("application/json"));
+                    p.send(r).get();
+                }
+                default -> throw new IllegalArgumentException(step[0]);
+            }
+        }
+        Runtime.getRuntime().halt(0);
+    }
+
+    static byte[] text(String s) {
+        return s.equals("-") ? null : s.getBytes(StandardCharsets.UTF_8);
     }
 
     static String hex(byte[] b) {
