@@ -108,6 +108,7 @@ func (a *app) root() *cobra.Command {
 		{"look", a.groupsCommand()},
 		{"code", a.topicsCommand()},
 		{"code", a.schemasCommand()},
+		{"look", a.doctorCommand()},
 		{"", a.contextCommand()},
 		{"", a.versionCommand()},
 		{"", a.brokerCommand()},
@@ -143,8 +144,8 @@ func (a *app) flags(fs *pflag.FlagSet) {
 	a.persistent = fs
 }
 
-// cluster returns the cluster, after it has answered: a dead one is reported within five seconds.
-func (a *app) cluster(ctx context.Context) (kafka.Cluster, error) {
+// describedCluster returns the cluster that the settings describe. Nothing is dialed.
+func (a *app) describedCluster() (kafka.Cluster, error) {
 	if err := a.resolve(); err != nil {
 		return kafka.Cluster{}, err
 	}
@@ -157,6 +158,15 @@ func (a *app) cluster(ctx context.Context) (kafka.Cluster, error) {
 	}
 	if c.Log, err = a.logger(); err != nil {
 		return c, usage(err)
+	}
+	return c, nil
+}
+
+// cluster returns the cluster, after it has answered: a dead one is reported within five seconds.
+func (a *app) cluster(ctx context.Context) (kafka.Cluster, error) {
+	c, err := a.describedCluster()
+	if err != nil {
+		return c, err
 	}
 	if err := c.Ping(ctx); err != nil {
 		if ctx.Err() != nil {

@@ -24,6 +24,7 @@ Start here:
 All commands:    millrace help
 One command:     millrace tail --help
 Another cluster: millrace -B host:port …   or one by name: millrace -c NAME …; see millrace help connecting
+What is wrong:   millrace doctor
 `
 
 // connectingTopic is a page of help: every way to reach a cluster and a registry.
