@@ -16,6 +16,7 @@ import (
 const (
 	commitTimeout   = 10 * time.Second // of one commit; a join round may hold it up
 	readBackTimeout = 5 * time.Second
+	lastLookTimeout = time.Second // to read back when the caller waits no longer
 )
 
 // Group keeps cursors in the commits of a consumer group that this process is a member of. The broker fences
@@ -128,8 +129,8 @@ func (g *Group) Claim(ctx context.Context, ids []ID) (map[ID]Claimed, error) {
 // Room implements [Store].
 func (g *Group) Room(ID) int { return MaxRoom }
 
-// Commit implements [Store]. It takes at most ten seconds, and five more to read back what had no answer; neither
-// outlasts ctx.
+// Commit implements [Store]. It takes at most ten seconds, and five more to read back what had no answer; it
+// outlasts ctx by one second.
 func (g *Group) Commit(ctx context.Context, cs map[ID]Claimed) (map[ID]error, error) {
 	g.mu.Lock()
 	client := g.client
@@ -267,7 +268,10 @@ func refusal(id ID, err error) error {
 // a later one: the connection is gone, and with it the order.
 func (a *attempt) readBack(ctx context.Context, failure error) {
 	found, failed := make(map[partition]commit), make(map[partition]error)
-	err := a.g.read(ctx, a.sent, found, failed)
+	looking, cancel := context.WithTimeout(context.WithoutCancel(ctx), readBackTimeout)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastLookTimeout, cancel) })()
+	err := a.g.read(looking, a.sent, found, failed)
 	for _, id := range a.sent {
 		p := partition{id.Topic, id.Partition}
 		if c, ok := found[p]; ok && c.position == a.cs[id].Position && c.meta == a.metas[p] {
