@@ -142,6 +142,16 @@ func describeStable(ctx context.Context, c kafka.Cluster, group string) (Group, 
 	return gs[0], nil
 }
 
+// ClusterID asks for the id of a cluster.
+func ClusterID(ctx context.Context, c kafka.Cluster) (string, error) {
+	client, err := c.Client()
+	if err != nil {
+		return "", fmt.Errorf("look up the cluster's id: %w", err)
+	}
+	defer client.Close()
+	return clusterID(ctx, c, kadm.NewClient(client))
+}
+
 func clusterID(ctx context.Context, c kafka.Cluster, adm *kadm.Client) (string, error) {
 	m, err := adm.BrokerMetadata(ctx)
 	if err != nil {
@@ -438,12 +448,7 @@ func (e Export) Goal(ctx context.Context, c kafka.Cluster) (Goal, error) {
 	if e.Millrace != 1 || len(e.Positions) == 0 {
 		return Goal{}, errors.New("read positions: the file is no export of offsets, or is empty")
 	}
-	client, err := c.Client()
-	if err != nil {
-		return Goal{}, fmt.Errorf("read positions: %w", err)
-	}
-	defer client.Close()
-	id, err := clusterID(ctx, c, kadm.NewClient(client))
+	id, err := ClusterID(ctx, c)
 	if err != nil {
 		return Goal{}, fmt.Errorf("read positions: %w", err)
 	}

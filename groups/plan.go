@@ -199,18 +199,21 @@ func Compute(s Snapshot, g Goal) (Plan, error) {
 	if err := g.covered(s); err != nil {
 		return p, err
 	}
+	reached := false
 	for _, part := range s.Group.Partitions {
 		if len(g.Topics) > 0 && !slices.Contains(g.Topics, part.Topic) || len(g.Partitions) > 0 && !slices.Contains(g.Partitions, part.Partition) {
 			continue
 		}
-		if m, ok := g.move(s, part); ok {
+		m, said := g.move(s, part)
+		if said != silent {
 			p.Moves = append(p.Moves, m)
 		}
+		reached = reached || said == met
 	}
 	slices.SortFunc(p.Moves, func(a, b Move) int {
 		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 	})
-	if !slices.ContainsFunc(p.Moves, func(m Move) bool { return !m.Left || m.Note == "" }) {
+	if !reached {
 		err := fmt.Errorf("plan offsets of group %s: %w", s.Group.ID, ErrNothing)
 		if len(p.Moves) > 0 {
 			err = fmt.Errorf("%w: %s partition %d: %s", err, p.Moves[0].Topic, p.Moves[0].Partition, p.Moves[0].Note)
@@ -285,23 +288,34 @@ func (g Group) keeper() string {
 	return ""
 }
 
-// move is what the goal makes of a partition; false where the goal does not speak of it.
-func (g Goal) move(s Snapshot, part Partition) (Move, bool) {
+// fate is what a goal has to say about a partition.
+type fate int
+
+const (
+	silent fate = iota // nothing
+	unmet              // something that cannot be done
+	met                // a position
+)
+
+// move is what the goal makes of a partition.
+func (g Goal) move(s Snapshot, part Partition) (Move, fate) {
 	m := Move{Topic: part.Topic, TopicID: s.TopicIDs[part.Topic], Partition: part.Partition, Start: part.Start, End: max(part.Start, part.End)}
 	if c := part.Commit; c != nil {
 		m.From = &Place{Offset: c.Offset, Epoch: c.Epoch, Metadata: c.Metadata}
 	}
 	if part.Gone {
 		m.Left, m.Note, m.To = true, "the topic or partition is gone", m.From
-		return m, true
+		return m, unmet
 	}
 	if g.Undo != nil {
 		return g.undo(m, part)
 	}
 	asked, meta, ok := g.target(s, part, &m)
 	if !ok {
-		m.To = m.From
-		return m, m.Left
+		if m.To = m.From; m.Left {
+			return m, unmet
+		}
+		return m, silent
 	}
 	at := min(max(asked, m.Start), m.End)
 	switch {
@@ -311,7 +325,7 @@ func (g Goal) move(s Snapshot, part Partition) (Move, bool) {
 		m.note("%d is past the end of the log, %d", asked, m.End)
 	}
 	m.to(part, at, meta)
-	return m, true
+	return m, met
 }
 
 // to sets the target: metadata that belongs to the offset is kept, else it is that of a bare cursor, so that a Millrace
@@ -404,12 +418,12 @@ func (g Goal) at(s Snapshot, part Partition, m *Move) (int64, bool) {
 }
 
 // undo is the way back to the commit that a plan found.
-func (g Goal) undo(m Move, part Partition) (Move, bool) {
+func (g Goal) undo(m Move, part Partition) (Move, fate) {
 	i := slices.IndexFunc(g.Undo.Moves, func(d Move) bool {
 		return d.Topic == part.Topic && d.Partition == part.Partition && !d.Left
 	})
 	if i < 0 {
-		return m, false
+		return m, silent
 	}
 	done := g.Undo.Moves[i]
 	m.To = done.From
@@ -417,17 +431,17 @@ func (g Goal) undo(m Move, part Partition) (Move, bool) {
 	case done.TopicID != m.TopicID:
 		m.Left, m.To = true, m.From
 		m.note("the topic was deleted and created again")
-		return m, true
+		return m, unmet
 	case m.From.same(m.To):
 		m.Left = true
-		return m, true
+		return m, met
 	case m.From != nil && !m.From.same(done.To):
 		m.note("the group has moved on since: it was set to %s", offsetOf(done.To))
 	}
 	if m.To != nil && m.To.Offset < m.Start {
 		m.note("the log starts at %d now: what lies before is deleted", m.Start)
 	}
-	return m, true
+	return m, met
 }
 
 func offsetOf(p *Place) string {

@@ -34,9 +34,9 @@ var writing = map[string]bool{
 	"millrace topics apply":          true,
 	"millrace schemas register":      false,
 	"millrace serve":                 false,
-	"millrace groups offsets apply":  false,
-	"millrace groups offsets undo":   false,
-	"millrace groups offsets import": false,
+	"millrace groups offsets apply":  true,
+	"millrace groups offsets undo":   true,
+	"millrace groups offsets import": true,
 }
 
 // guard is called before each command, once its flags are parsed.

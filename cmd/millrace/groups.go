@@ -44,15 +44,9 @@ commit that a Millrace consumer has deferred; OLDEST-OPEN is the first of them.`
 			ValidArgsFunction: a.completeGroups,
 			RunE:              func(cmd *cobra.Command, args []string) error { return a.groupsDescribe(cmd.Context(), args) },
 		},
-		&cobra.Command{
-			Use: "lag [GROUP…]", Short: "Show how far groups are behind, in messages and in time",
-			Long: `Show how far groups are behind, in messages and in time: all groups, or those named.
-
-LAG counts only partitions with a commit; how many have none stands beside it.`,
-			Example:           "  millrace groups lag\n  millrace groups lag shipping -o jsonl",
-			ValidArgsFunction: a.completeGroups,
-			RunE:              func(cmd *cobra.Command, args []string) error { return a.groupsLag(cmd.Context(), args) },
-		},
+		a.lagCommand(),
+		a.whyCommand(),
+		a.offsetsCommand(),
 	)
 	return cmd
 }
@@ -209,65 +203,6 @@ func (a *app) partitionRows(g groups.Group, ages map[groups.Key]time.Time) []par
 	return rows
 }
 
-type lagRow struct {
-	Group       string   `json:"group"`
-	State       string   `json:"state"`
-	Members     int      `json:"members"`
-	Lag         int64    `json:"lag"`
-	Behind      *float64 `json:"behind_seconds,omitempty"` // of the partition that is furthest behind
-	Partitions  int      `json:"partitions"`
-	Uncommitted int      `json:"uncommitted"`
-	Open        int      `json:"open"`
-}
-
-func (a *app) groupsLag(ctx context.Context, ids []string) error {
-	c, err := a.cluster(ctx)
-	if err != nil {
-		return err
-	}
-	all := len(ids) == 0
-	if all {
-		listed, err := groups.List(ctx, c)
-		if err != nil {
-			return err
-		}
-		for _, g := range listed {
-			ids = append(ids, g.ID)
-		}
-	}
-	gs, ages, err := describe(ctx, c, ids)
-	if all && errors.Is(err, groups.ErrNotFound) {
-		gs, ages, err = describeOneByOne(ctx, c, ids) // a group went between the two questions, or is empty
-	}
-	if err != nil {
-		return err
-	}
-	rows := make([]lagRow, len(gs))
-	for i, g := range gs {
-		t := g.Total()
-		rows[i] = lagRow{Group: g.ID, State: g.State, Members: len(g.Members), Lag: t.Lag, Partitions: t.Partitions, Uncommitted: t.Uncommitted, Open: t.Open}
-		for _, p := range a.partitionRows(g, ages) {
-			if p.Behind != nil && (rows[i].Behind == nil || *p.Behind > *rows[i].Behind) {
-				rows[i].Behind = p.Behind
-			}
-		}
-	}
-	if len(rows) == 0 && a.output == "table" {
-		a.say("no groups yet: a group appears when its first member joins or commits")
-		return nil
-	}
-	return list(a, "groups", rows, "GROUP STATE MEMBERS LAG BEHIND PARTITIONS WITHOUT-COMMIT OPEN", func(r lagRow) []any {
-		behind := "0s"
-		switch {
-		case r.Behind != nil:
-			behind = age(time.Duration(*r.Behind * float64(time.Second)))
-		case r.Lag > 0 || r.Uncommitted == r.Partitions:
-			behind = "-"
-		}
-		return []any{r.Group, r.State, r.Members, number(r.Lag), behind, r.Partitions, r.Uncommitted, r.Open}
-	})
-}
-
 func describe(ctx context.Context, c kafka.Cluster, ids []string) ([]groups.Group, map[groups.Key]time.Time, error) {
 	gs, err := groups.Describe(ctx, c, ids...)
 	if err != nil {
@@ -296,19 +231,17 @@ func describeOneByOne(ctx context.Context, c kafka.Cluster, ids []string) ([]gro
 // completeTimeout is how long a shell may hang on Tab.
 const completeTimeout = 2 * time.Second
 
-func (a *app) completeGroups(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
-	ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
-	defer cancel()
-	c, err := a.cluster(ctx)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	all, _ := groups.List(ctx, c)
-	var ids []string
-	for _, g := range all {
-		if strings.HasPrefix(g.ID, prefix) {
-			ids = append(ids, g.ID)
+func (a *app) completeGroups(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(func(ctx context.Context) ([]string, error) {
+		c, err := a.cluster(ctx)
+		if err != nil {
+			return nil, err
 		}
-	}
-	return ids, cobra.ShellCompDirectiveNoFileComp
+		all, err := groups.List(ctx, c)
+		ids := make([]string, len(all))
+		for i, g := range all {
+			ids[i] = g.ID
+		}
+		return ids, err
+	})(cmd, args, prefix)
 }
