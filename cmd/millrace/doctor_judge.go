@@ -320,37 +320,43 @@ func (k *checkup) shareOfRetention(group string, p groups.Partition) float64 {
 	return k.now.Sub(at).Seconds() * 1000 / float64(ms)
 }
 
+// judgeRights says what the login may do, as far as the cluster tells: by topic. What it must not see it is not told of.
 func (k *checkup) judgeRights() []finding {
-	var read, write, seen int
+	var seen, read, write, alter int
 	for _, name := range k.own() {
 		seen++
-		ops := k.meta.Topics[name].AuthorizedOperations
-		if slices.Contains(ops, kadm.OpRead) {
-			read++
-		}
-		if slices.Contains(ops, kadm.OpWrite) {
-			write++
+		for _, op := range k.meta.Topics[name].AuthorizedOperations {
+			switch op {
+			case kadm.OpRead:
+				read++
+			case kadm.OpWrite:
+				write++
+			case kadm.OpAlter:
+				alter++
+			}
 		}
 	}
-	who := "without a login"
-	if !k.cluster.Auth.IsZero() {
+	who, anybody := "without a login", false
+	switch {
+	case !k.cluster.Auth.IsZero():
 		who = k.cluster.Auth.String()
-	} else if k.cluster.TLS != nil && len(k.cluster.TLS.Certificates) > 0 {
+	case k.cluster.TLS != nil && len(k.cluster.TLS.Certificates) > 0:
 		who = "by certificate"
+	default:
+		anybody = !k.onThisMachine()
 	}
 	if k.cluster.TLS != nil {
 		who += ", over TLS"
 	}
-	rules := slices.Contains(k.meta.AuthorizedOperations, kadm.OpAlter)
 	switch {
-	case rules && k.cluster.Auth.IsZero() && (k.cluster.TLS == nil || len(k.cluster.TLS.Certificates) == 0) && !k.onThisMachine():
-		return []finding{warn("permissions", "switch on SASL or mutual TLS, and an authorizer", "%s: whoever reaches the brokers may do everything", who)}
-	case seen == 0 && len(k.meta.AuthorizedOperations) == 0 && !k.cluster.Auth.IsZero():
-		return []finding{warn("permissions", "ask who runs the cluster for rights on your topics and groups", "%s: the login sees no topic, and has no right on the cluster", who)}
-	case rules:
-		return []finding{fine("permissions", "%s: everything, the cluster's settings included", who)}
+	case seen == 0 && !k.cluster.Auth.IsZero():
+		return []finding{warn("permissions", "ask who runs the cluster for rights on your topics and groups", "%s: the login sees no topic; if there are some, it has no right on any", who)}
+	case seen == 0:
+		return []finding{fine("permissions", "%s", who)}
+	case anybody && alter == seen:
+		return []finding{warn("permissions", "switch on SASL or mutual TLS, and an authorizer", "%s: whoever reaches the brokers may write, change and delete every topic", who)}
 	}
-	return []finding{fine("permissions", "%s: may read %d and write %d of the %s that it sees", who, read, write, plural(int64(seen), "topic"))}
+	return []finding{fine("permissions", "%s: of %s that it sees, it may read %d, write %d, and change %d", who, plural(int64(seen), "topic"), read, write, alter)}
 }
 
 func (k *checkup) onThisMachine() bool {

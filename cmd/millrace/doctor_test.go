@@ -98,8 +98,10 @@ func TestDoctorJudges(t *testing.T) {
 		{"a damaged commit", func(k *checkup) { k.groups[0].Partitions[0].Commit.Damaged = true }, "groups", stateWarn, []string{"millrace groups describe shipping"}},
 		{"groups are hidden", func(k *checkup) { k.groupsErr = errors.New("no right") }, "groups", stateWarn, []string{"not seen: no right"}},
 		{"anybody", func(k *checkup) {
-			k.cluster.Auth, k.meta.AuthorizedOperations = kafka.Auth{}, []kadm.ACLOperation{kadm.OpAlter}
-		}, "permissions", stateWarn, []string{"whoever reaches the brokers may do everything"}},
+			topic := k.meta.Topics["shop.orders"]
+			topic.AuthorizedOperations = []kadm.ACLOperation{kadm.OpRead, kadm.OpWrite, kadm.OpAlter}
+			k.cluster.Auth, k.meta.Topics["shop.orders"] = kafka.Auth{}, topic
+		}, "permissions", stateWarn, []string{"whoever reaches the brokers may write"}},
 		{"no rights", func(k *checkup) { k.meta.Topics = nil }, "permissions", stateWarn, []string{"SCRAM-SHA-512 as orders", "sees no topic"}},
 		{"a full disk", func(k *checkup) { k.dirs[0].UsableBytes = 15 << 30 }, "disk", stateWarn, []string{"/data on broker 1 is 85% full: 15.0 GiB of 100.0 GiB"}},
 		{"a fuller disk", func(k *checkup) { k.dirs[0].UsableBytes = 1 << 30 }, "disk", stateBad, []string{"99% full"}},

@@ -1,0 +1,75 @@
+package cluster_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/internal/kafkatest"
+)
+
+// The doctor of three secured brokers, as a user who may do nothing, as one who may do everything, and with a broker
+// that hangs: it keeps nobody waiting, and says what it could not see. Who it is comes from a context.
+func TestRealDoctorSecured(t *testing.T) {
+	cluster := kafkatest.Secured(t)
+	admin := cluster.Cluster(kafkatest.AdminUser)
+	kafkatest.Topic(t, admin, 3)
+	dir := t.TempDir()
+	bin := filepath.Join(dir, "millrace")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../../cmd/millrace").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v: %s", err, out)
+	}
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	contexts := "contexts:\n"
+	for _, user := range []string{"nobody", kafkatest.AdminUser} {
+		write(user+".txt", cluster.Password(user)+"\n")
+		contexts += fmt.Sprintf("  %s:\n    brokers: %s\n    tls-ca: %s\n    sasl-user: %s\n    sasl-password: file:%s.txt\n", user, strings.Join(admin.Seeds, ","), cluster.CA(), user, user)
+	}
+	contexts += fmt.Sprintf("  mistaken:\n    brokers: %s\n    tls-ca: %s\n    sasl-user: nobody\n    sasl-password: file:nobody.txt\n    clusterID: another\n", strings.Join(admin.Seeds, ","), cluster.CA())
+	write(".millrace.yaml", contexts)
+	run := func(code int, args ...string) string {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), bin, args...)
+		cmd.Dir, cmd.Env = dir, []string{"HOME=" + dir, "MILLRACE_REGISTRY_USER=x"}
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		began := time.Now()
+		err := cmd.Run()
+		if took := time.Since(began); took > 12*time.Second {
+			t.Errorf("millrace %v took %s", args, took)
+		}
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if got := cmd.ProcessState.ExitCode(); err != nil && !ok || got != code {
+			t.Errorf("millrace %v exits %d, want %d (%v)\n%s", args, got, code, exit, &out)
+		}
+		return out.String()
+	}
+	has := func(text string, parts ...string) {
+		t.Helper()
+		for _, p := range parts {
+			if !strings.Contains(text, p) {
+				t.Errorf("no %q in\n%s", p, text)
+			}
+		}
+	}
+	has(run(0, "doctor", "-c", "nobody"), "ok    broker        all 3 brokers answer, each at its address",
+		"warn  permissions   SCRAM-SHA-512 as nobody, over TLS: the login sees no topic", "warn  disk          not seen: User:nobody has no", "warn  settings      of the brokers not seen: User:nobody")
+	has(run(0, "doctor", "-c", kafkatest.AdminUser), "all 3 brokers answer", "ok    versions      Kafka v4", "ok    partitions", "ok    permissions   SCRAM-SHA-512 as admin, over TLS: of 1 topic that it sees, it may read 1, write 1, and change 1", "ok    disk")
+	has(run(5, "topics", "ls", "-c", "mistaken"), "this is another cluster", `says "another"`)
+	has(run(1, "doctor", "-c", "mistaken"), "bad   cluster", "this is another cluster")
+
+	cluster.Pause(3)
+	defer cluster.Resume(3)
+	has(run(1, "doctor", "-c", kafkatest.AdminUser), "bad   broker", "no answer within 5s", "ok    cluster")
+}
