@@ -11,85 +11,15 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"github.com/millrace/millrace/event"
-	"github.com/millrace/millrace/internal/wire"
-	"github.com/millrace/millrace/kafka"
 )
 
-// Place is an offset of a partition.
-type Place struct {
-	Topic     string
-	Partition int32
-	Offset    int64
-}
-
-// Peek returns the first committed event at or after each place; a place with nothing after it, or with nothing but a
-// long gap, is absent. It reads one batch per place, for an exact age or a look at a record.
-func Peek(ctx context.Context, c kafka.Cluster, places ...Place) (map[Place]event.Event, error) {
-	if len(places) == 0 {
-		return nil, nil
-	}
-	client, err := c.Client()
-	if err != nil {
-		return nil, fmt.Errorf("peek at records: %w", err)
-	}
-	defer client.Close()
-	out := map[Place]event.Event{}
-	for len(places) > 0 {
-		// one place of each partition at a time: that is what a Fetch can ask for
-		asked, rest := map[key]Place{}, []Place(nil)
-		for _, p := range places {
-			k := key{p.Topic, p.Partition}
-			if _, taken := asked[k]; taken {
-				rest = append(rest, p)
-			} else {
-				asked[k] = p
-			}
-		}
-		if err := peek(ctx, client, asked, out); err != nil {
-			return nil, err
-		}
-		places = rest
-	}
-	return out, nil
-}
-
-func peek(ctx context.Context, client *kgo.Client, asked map[key]Place, out map[Place]event.Event) error {
-	at := map[key]int64{}
-	for k, p := range asked {
-		at[k] = p.Offset
-	}
-	const hops = 8 // over empty batches, markers and aborted records
-	for range hops {
-		answers, err := fetch(ctx, client, kgo.ReadCommitted(), false, at)
-		if err != nil {
-			return err
-		}
-		next := map[key]int64{}
-		for k, a := range answers {
-			switch {
-			case a.Err != nil:
-				return fmt.Errorf("peek at %s partition %d offset %d: %w", k.topic, k.partition, at[k], a.Err)
-			case len(a.Records) > 0:
-				var e event.Event
-				wire.Read(&e, a.Records[0], a.topicID)
-				out[asked[k]] = e
-			case a.next > at[k]:
-				next[k] = a.next
-			}
-		}
-		if len(next) == 0 {
-			break
-		}
-		at = next
-	}
-	return nil
-}
+// pointBytes is what a raw fetch asks of a partition: a leader sends one whole batch however large it is, and more
+// only as far as this. Batches that compaction has emptied are 61 bytes.
+const pointBytes = 64 << 10
 
 // probe asks the leaders of silent partitions for what follows their position. It is how the end of a compacted log
 // is found: empty batches before the end give a client nothing to return, and it would wait for ever.
-func (s *scan) probe(ctx context.Context) error {
+func (s *scan) probe(ctx context.Context) (err error) {
 	silent := map[key]int64{}
 	var first *part
 	for _, p := range s.parts {
@@ -109,7 +39,12 @@ func (s *scan) probe(ctx context.Context) error {
 	}
 	asking, cancel := context.WithTimeout(ctx, s.cfg.Stall)
 	defer cancel()
-	answers, err := fetch(asking, s.client, s.isolation(), true, silent)
+	if s.points == nil { // on the scan's own client a fetch would stand behind the one that waits for records
+		if s.points, err = s.cluster.Client(); err != nil {
+			return fmt.Errorf("read: %w", err)
+		}
+	}
+	answers, err := fetch(asking, s.points, s.isolation(), true, silent)
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("read: %w", ctx.Err())
@@ -202,7 +137,7 @@ func fetchRequest(isolation kgo.IsolationLevel, details kadm.TopicDetails, keys 
 			req.Topics = append(req.Topics, t)
 		}
 		p := kmsg.NewFetchRequestTopicPartition()
-		p.Partition, p.FetchOffset, p.PartitionMaxBytes = k.partition, at[k], fetchPartitionBytes
+		p.Partition, p.FetchOffset, p.PartitionMaxBytes = k.partition, at[k], pointBytes
 		req.Topics[i].Partitions = append(req.Topics[i].Partitions, p)
 	}
 	return req

@@ -59,8 +59,8 @@ func (l *log) write(t *testing.T, topic string, partition int32, seconds ...int)
 	}
 }
 
-// transaction appends records in one transaction and ends it, or leaves it open where end is nil.
-func (l *log) transaction(t *testing.T, topic string, n int, end *kgo.TransactionEndTry) {
+// transaction appends records to topic t in one transaction and ends it, or leaves it open where end is nil.
+func (l *log) transaction(t *testing.T, n int, end *kgo.TransactionEndTry) {
 	t.Helper()
 	client, err := l.cluster.Client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.TransactionalID(t.Name()))
 	if err != nil {
@@ -71,7 +71,7 @@ func (l *log) transaction(t *testing.T, topic string, n int, end *kgo.Transactio
 		t.Fatal(err)
 	}
 	for i := range n {
-		if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: topic, Value: fmt.Append(nil, "tx", i)}).FirstErr(); err != nil {
+		if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: "t", Value: fmt.Append(nil, "tx", i)}).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -217,7 +217,7 @@ func TestTransactionMarkersAreNoEventsAndEndNothing(t *testing.T) {
 			t.Parallel()
 			l := newLog(t, kfake.SeedTopics(1, "t"))
 			l.write(t, "t", 0, 0)
-			l.transaction(t, "t", 2, tt.end)
+			l.transaction(t, 2, tt.end)
 			if es, r := l.read(t, reader.Config{Topics: []string{"t"}}); values(es) != tt.committed || r.Complete().Scanned != int64(len(es)) {
 				t.Errorf("committed: got %q, want %q, %+v", values(es), tt.committed, r.Complete())
 			}
@@ -267,7 +267,7 @@ func TestSilentTail(t *testing.T) {
 	l := newLog(t, kfake.SeedTopics(1, "t"))
 	abort := kgo.TryAbort
 	l.write(t, "t", 0, 1)
-	l.transaction(t, "t", 3, &abort)
+	l.transaction(t, 3, &abort)
 	// what follows the first record is kept from the client's own fetches: only a probe, which does not wait, sees it
 	l.fake.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		l.fake.KeepControl()
@@ -535,7 +535,7 @@ func TestPeek(t *testing.T) {
 	l := newLog(t, kfake.SeedTopics(2, "t"))
 	l.write(t, "t", 0, 0, 1, 2)
 	abort := kgo.TryAbort
-	l.transaction(t, "t", 2, &abort) // offsets 3 to 5
+	l.transaction(t, 2, &abort) // offsets 3 to 5
 	l.write(t, "t", 0, 6)
 	got, err := reader.Peek(t.Context(), l.cluster, reader.Place{"t", 0, 1}, reader.Place{"t", 0, 3}, reader.Place{"t", 0, 7}, reader.Place{"t", 1, 0})
 	if err != nil {
@@ -543,6 +543,73 @@ func TestPeek(t *testing.T) {
 	}
 	if len(got) != 2 || got[reader.Place{"t", 0, 1}].Offset != 1 || got[reader.Place{"t", 0, 3}].Offset != 6 {
 		t.Errorf("got %v, want offsets 1 and 6", got)
+	}
+}
+
+func TestFetchIsExactAndSaysWhyNot(t *testing.T) {
+	t.Parallel()
+	l := newLog(t, kfake.SeedTopics(2, "t"))
+	l.write(t, "t", 0, 0, 1, 2, 3)
+	abort := kgo.TryAbort
+	l.transaction(t, 2, &abort) // offsets 4 to 6
+	l.write(t, "t", 0, 7)
+	var del kadm.Offsets
+	del.AddOffset("t", 0, 2, -1)
+	if _, err := l.admin.DeleteRecords(t.Context(), del); err != nil {
+		t.Fatal(err)
+	}
+	l.transaction(t, 1, nil) // offset 8, open
+	f, err := reader.NewFetcher(l.cluster)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, tt := range []struct {
+		name string
+		at   reader.Place
+		want error
+	}{
+		{"there", reader.Place{"t", 0, 3}, nil},
+		{"there after a gap", reader.Place{"t", 0, 7}, nil},
+		{"expired", reader.Place{"t", 0, 1}, reader.ErrGone},
+		{"aborted", reader.Place{"t", 0, 4}, reader.ErrGone},
+		{"a marker", reader.Place{"t", 0, 6}, reader.ErrGone},
+		{"in an open transaction", reader.Place{"t", 0, 8}, reader.ErrAhead},
+		{"at the end", reader.Place{"t", 1, 0}, reader.ErrAhead},
+		{"past the end", reader.Place{"t", 0, 100}, reader.ErrAhead},
+		{"no such partition", reader.Place{"t", 7, 0}, kerr.UnknownTopicOrPartition},
+		{"no such topic", reader.Place{"no.such", 0, 0}, kerr.UnknownTopicOrPartition},
+	} {
+		e, err := f.Fetch(t.Context(), tt.at)
+		if !errors.Is(err, tt.want) || err == nil && (e.Offset != tt.at.Offset || string(e.Value) != fmt.Sprint(e.Offset)) {
+			t.Errorf("%s: got %v, %v, want %v", tt.name, e, err, tt.want)
+		}
+	}
+}
+
+// A leader moves while a record is fetched: the next one is asked.
+func TestFetchFollowsTheLeader(t *testing.T) {
+	t.Parallel()
+	l := newLog(t, kfake.SeedTopics(1, "t"))
+	l.write(t, "t", 0, 0)
+	failed := false
+	l.fake.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		f, ok := req.(*kmsg.FetchRequest)
+		if !ok || failed {
+			return nil, nil, false
+		}
+		failed = true
+		resp := f.ResponseKind().(*kmsg.FetchResponse) //nolint:forcetypeassert // of a FetchRequest
+		rt := kmsg.NewFetchResponseTopic()
+		rt.Topic, rt.TopicID = f.Topics[0].Topic, f.Topics[0].TopicID
+		rp := kmsg.NewFetchResponseTopicPartition()
+		rp.ErrorCode = kerr.NotLeaderForPartition.Code
+		rt.Partitions = append(rt.Partitions, rp)
+		resp.Topics = append(resp.Topics, rt)
+		return resp, nil, true
+	})
+	if e, err := reader.Fetch(t.Context(), l.cluster, reader.Place{Topic: "t"}); err != nil || !failed || string(e.Value) != "0" {
+		t.Errorf("got %v, %v", e, err)
 	}
 }
 

@@ -42,6 +42,7 @@ type scan struct {
 	*Reading
 	yield  func(event.Event, error) bool
 	client *kgo.Client
+	points *kgo.Client // for probes, nil until one is needed
 	byKey  map[key]*part
 	moved  time.Time     // when a partition last moved
 	quiet  time.Duration // how long silence lasts before the next probe
@@ -79,7 +80,12 @@ func (s *scan) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read: %w", err)
 	}
-	defer client.Close()
+	defer func() {
+		client.Close()
+		if s.points != nil {
+			s.points.Close()
+		}
+	}()
 	s.client = client
 	s.moved, s.quiet = time.Now(), quietFirst
 	for !s.finished() {
