@@ -35,6 +35,7 @@ type devFlags struct {
 	noRegistry   bool
 	demo         bool
 	sync         bool
+	fresh        bool
 	length       time.Duration // 0 = until it is told to stop
 	port, second int           // as typed
 }
@@ -47,8 +48,14 @@ func (a *app) devCommand() *cobra.Command {
 schemas/*.avsc of the current directory declare. Nothing has to be installed, everything is kept under .millrace, and the
 next start goes on where this one stopped. It listens on 127.0.0.1 only.
 
-The broker is not replicated: for production use Apache Kafka.`,
-		Example: "  millrace dev\n  millrace dev --demo\n  millrace dev --port 0 --data /tmp/other",
+The broker is not replicated: for production use Apache Kafka. A kill at any moment loses no acknowledged event, repeats
+none of an idempotent producer, and leaves transactions whole; transactions need a client of Kafka 4.0's protocol. Only
+with --sync does that hold for a power failure too. What it cannot promise: the positions that a transaction commits may
+be lost when it is killed in the middle of the commit, and are then read again; a disk that fails loses what it held;
+compacted topics are not compacted.
+
+It holds 2 GiB; above it producers get POLICY_VIOLATION. A partition keeps 256 MiB unless its topic sets retention.bytes.`,
+		Example: "  millrace dev\n  millrace dev --demo\n  millrace dev --sync\n  millrace dev --port 0 --data /tmp/other",
 		Args:    nothing,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
@@ -70,7 +77,8 @@ The broker is not replicated: for production use Apache Kafka.`,
 	fs.IntVar(&f.port, "port", 9092, "the broker's `port`; 0 picks a free one. Defaults to the last one here, at first to 9092 or a free one")
 	fs.IntVar(&f.second, "registry-port", 8081, "the registry's `port`; as --port")
 	fs.BoolVar(&f.noRegistry, "no-registry", false, "run no schema registry")
-	fs.BoolVar(&f.sync, "sync-writes", false, "flush each write to the disk before it is acknowledged: survives a power failure, slower")
+	fs.BoolVar(&f.fresh, "fresh", false, "start with an empty broker, and keep the data that were there beside it")
+	fs.BoolVar(&f.sync, "sync", false, "flush each write to the disk before it is acknowledged: survives a power failure, slower")
 	fs.DurationVar(&f.length, "for", 0, "stop by itself after this `time`")
 	return cmd
 }
@@ -189,7 +197,19 @@ func export(h devbroker.Holder) string {
 
 // start brings the stages up, one after the other.
 func (d *dev) start(ctx context.Context, lock *devbroker.Lock) error {
+	if d.flags.fresh {
+		kept, err := devbroker.SetAside(ctx, filepath.Join(d.dir, "broker"), time.Now())
+		if err != nil {
+			return err
+		}
+		if kept != "" {
+			d.say("the broker starts empty; what it held is in %s", kept)
+		}
+	}
 	if err := d.startBroker(ctx); err != nil {
+		if errors.Is(err, devbroker.ErrUnreadable) {
+			return hint(err, "start empty, and keep these data beside:  millrace dev --fresh", "or start another:  millrace dev --data .millrace-2")
+		}
 		if errors.Is(err, devbroker.ErrTaken) {
 			return hint(err, "stop the other program, or take another port:  millrace dev --port 0")
 		}

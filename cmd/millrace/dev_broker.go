@@ -83,6 +83,7 @@ func (d *dev) startBroker(ctx context.Context) error {
 					close(up)
 				})
 			},
+			Full: d.board.brokerFull,
 			Down: func(down devbroker.Down) {
 				d.log.Error("broker crashed", zap.Int("pid", down.PID), zap.String("state", down.State), zap.String("last_words", down.LastWords))
 				d.board.brokerDown(down)

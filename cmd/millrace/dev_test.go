@@ -303,6 +303,34 @@ func TestDevEndsByItself(t *testing.T) {
 	}
 }
 
+// On data that it does not read it refuses, says what to type, and what it says works.
+func TestDevFresh(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	data := filepath.Join(dir, ".millrace", "broker", "data")
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(data, "meta.json"), []byte(`{"version":2}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"dev", "--no-registry", "--port", "0", "--for", "1s"}
+	ctx, cancel := context.WithTimeout(t.Context(), factWait)
+	defer cancel()
+	out, err := command(ctx, dir, args...).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "format 2") || !strings.Contains(string(out), "millrace dev --fresh") {
+		t.Fatalf("got %v and %q, want a refusal that says --fresh", err, out)
+	}
+	out, err = command(ctx, dir, append(args, "--fresh")...).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "starts empty") {
+		t.Fatalf("--fresh: got %v and %q, want a start", err, out)
+	}
+	kept, err := filepath.Glob(data + ".*/meta.json")
+	if err != nil || len(kept) != 1 {
+		t.Errorf("the data that were there: got %v, %v, want one file kept", kept, err)
+	}
+}
+
 func TestDevUsage(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

@@ -33,6 +33,7 @@ type board struct {
 	flags    devFlags
 	broker   devbroker.Up
 	down     string // how the broker crashed, while it is down
+	full     bool   // it refuses writes
 	crashes  int
 	registry string
 	specs    []topics.Spec
@@ -68,7 +69,18 @@ func (b *board) brokerUp(up devbroker.Up) {
 	if b.down != "" {
 		b.noteLocked("the broker is back (pid %d) at %s", up.PID, up.Addr)
 	}
-	b.broker, b.down = up, ""
+	b.broker, b.down, b.full = up, "", false
+}
+
+func (b *board) brokerFull(full bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.full = full
+	if full {
+		b.noteLocked("the broker is full and refuses writes (POLICY_VIOLATION): delete a topic, or set a smaller retention.bytes")
+	} else {
+		b.noteLocked("the broker has room again and takes writes")
+	}
 }
 
 func (b *board) brokerDown(d devbroker.Down) {
@@ -186,10 +198,13 @@ func (b *board) places() []styled {
 	} else {
 		lines = append(lines, styled{fmt.Sprintf("  broker    %-26s DOWN (%s), starting again", b.broker.Addr, b.down), red})
 	}
+	if b.full {
+		lines = append(lines, styled{"            FULL: it refuses writes until topics are deleted or retention makes room", red})
+	}
 	if b.registry != "" {
 		lines = append(lines, styled{"  registry  " + b.registry, plain})
 	}
-	lines = append(lines, styled{fmt.Sprintf("  logs      %s/logs", b.flags.data), plain}, styled{}, styled{"In another terminal:", bold})
+	lines = append(lines, styled{fmt.Sprintf("  logs      %s/logs", b.flags.data), plain}, styled{"  promise   " + b.promise(), plain}, styled{}, styled{"In another terminal:", bold})
 	if b.broker.Addr != defaultHere(9092) || b.registry != "" && b.registry != "http://"+defaultHere(8081) {
 		lines = append(lines, styled{"  " + export(devbroker.Holder{Broker: b.broker.Addr, Registry: b.registry}), plain})
 	}
@@ -197,6 +212,14 @@ func (b *board) places() []styled {
 		lines = append(lines, styled{fmt.Sprintf("  %-44s %s", next[0], next[1]), plain})
 	}
 	return lines
+}
+
+// promise is what the broker keeps and what it does not, on one line of 80 characters.
+func (b *board) promise() string {
+	if b.flags.sync {
+		return "a kill or a power failure loses nothing acknowledged; a bad disk may"
+	}
+	return "a kill loses nothing acknowledged; a power failure may (see --sync)"
 }
 
 func defaultHere(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }

@@ -42,6 +42,35 @@ func TestBoard(t *testing.T) {
 	}
 }
 
+// What cannot be promised is on the screen, in full on 80 columns.
+func TestBoardSaysWhatItPromises(t *testing.T) {
+	t.Parallel()
+	for sync, want := range map[bool]string{false: "a power failure may (see --sync)", true: "a bad disk may"} {
+		b := newBoard(devFlags{sync: sync})
+		for _, l := range b.block(50) {
+			if strings.Contains(l.text, "promise") && (!strings.HasSuffix(l.text, want) || len(l.text) > 80) {
+				t.Errorf("sync %v: got %q, want a line of 80 characters that ends with %q", sync, l.text, want)
+			}
+		}
+		if got := text(b.block(50)); !strings.Contains(got, want) {
+			t.Errorf("sync %v: no %q in:\n%s", sync, want, got)
+		}
+	}
+}
+
+func TestBoardSaysThatTheBrokerIsFull(t *testing.T) {
+	t.Parallel()
+	b := demoBoard()
+	b.brokerFull(true)
+	if got := text(b.block(50)); !strings.Contains(got, "FULL") || !strings.Contains(got, "refuses writes") {
+		t.Errorf("nothing of it in:\n%s", got)
+	}
+	b.brokerFull(false)
+	if got := text(b.block(50)); strings.Contains(got, "FULL") || !strings.Contains(got, "has room again") {
+		t.Errorf("still in:\n%s", got)
+	}
+}
+
 func TestBoardFitsTheTerminal(t *testing.T) {
 	t.Parallel()
 	b := demoBoard()

@@ -53,7 +53,7 @@ func (j *journal) record(number, part int) *kgo.Record {
 func connect(addr string, opts ...kgo.Opt) (*kgo.Client, error) {
 	client, err := kgo.NewClient(append([]kgo.Opt{
 		kgo.SeedBrokers(addr), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MaxBufferedRecords(500),
-		kgo.ProducerLinger(0), kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }),
+		kgo.ProducerLinger(0), kgo.DisableClientMetrics(), kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }),
 		kgo.MetadataMinAge(20 * time.Millisecond), kgo.RetryTimeout(drain),
 	}, opts...)...)
 	if err != nil {
