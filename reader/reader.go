@@ -26,6 +26,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -39,8 +40,12 @@ import (
 
 // Config says what to read.
 type Config struct {
-	// Topics are read side by side. At least one.
+	// Topics are read side by side. At least one, or a pattern.
 	Topics []string
+	// Patterns add every topic whose name one of them matches when Open is called; a topic that is made later is not
+	// read. Topics whose names start with an underscore, and those of the cluster, are read by name alone. That
+	// nothing matches is an error, unless there are Topics.
+	Patterns []*regexp.Regexp
 	// Partitions restricts every topic to these partitions, 0-based. One that a topic lacks is an error. Empty
 	// is all.
 	Partitions []int32
@@ -92,8 +97,8 @@ func (cfg Config) withDefaults() Config {
 }
 
 func (cfg Config) validate() error {
-	if len(cfg.Topics) == 0 {
-		return errors.New("read topics: Config.Topics is empty: name at least one")
+	if len(cfg.Topics)+len(cfg.Patterns) == 0 {
+		return errors.New("read topics: Config.Topics is empty: name at least one, or a pattern")
 	}
 	for _, p := range cfg.Partitions {
 		if p < 0 {
@@ -193,7 +198,7 @@ func Open(ctx context.Context, c kafka.Cluster, cfg Config) (*Reading, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	parts, err := resolve(ctx, c, cfg)
+	parts, err := resolve(ctx, c, &cfg)
 	if err != nil {
 		return nil, err
 	}

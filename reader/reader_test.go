@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -351,6 +352,32 @@ func TestOnePartition(t *testing.T) {
 	}
 	if es, _ := l.read(t, reader.Config{Topics: []string{"t"}, Range: position.Range{From: each}}); values(es) != "2" {
 		t.Errorf("got %q, want 2: a partition without a place is not read", values(es))
+	}
+}
+
+func TestPatternsAreResolvedOnce(t *testing.T) {
+	t.Parallel()
+	l := newLog(t, kfake.SeedTopics(1, "shop.orders", "shop.payments", "other", "_shop.internal"))
+	for i, topic := range []string{"shop.orders", "shop.payments", "other", "_shop.internal"} {
+		l.write(t, topic, 0, i)
+	}
+	shop := []*regexp.Regexp{regexp.MustCompile(`^shop\.`), regexp.MustCompile(`orders$`)}
+	for name, tt := range map[string]struct {
+		cfg  reader.Config
+		want string
+	}{
+		"patterns":           {reader.Config{Patterns: shop}, "0 1"},
+		"and a name":         {reader.Config{Patterns: shop, Topics: []string{"_shop.internal"}}, "0 1 3"},
+		"a name twice":       {reader.Config{Patterns: shop, Topics: []string{"shop.orders"}}, "0 1"},
+		"nothing but a name": {reader.Config{Patterns: []*regexp.Regexp{regexp.MustCompile("^no$")}, Topics: []string{"other"}}, "2"},
+	} {
+		tt.cfg.Merge = true
+		if es, _ := l.read(t, tt.cfg); values(es) != tt.want {
+			t.Errorf("%s: got %q, want %q", name, values(es), tt.want)
+		}
+	}
+	if _, err := reader.Open(t.Context(), l.cluster, reader.Config{Patterns: []*regexp.Regexp{regexp.MustCompile("internal")}}); !errors.Is(err, kerr.UnknownTopicOrPartition) {
+		t.Errorf("no topic matches: got %v", err)
 	}
 }
 

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -38,8 +40,8 @@ func (p *part) reached() bool { return p.next >= p.goal }
 func (p *part) done() bool { return p.next >= p.Until || p.past }
 
 // resolve turns the range into offsets. The end is asked for before anything else, so that whatever is resolved
-// later can only be clamped to it.
-func resolve(ctx context.Context, c kafka.Cluster, cfg Config) ([]*part, error) {
+// later can only be clamped to it. Patterns become topics of cfg.
+func resolve(ctx context.Context, c kafka.Cluster, cfg *Config) ([]*part, error) {
 	client, err := c.Client()
 	if err != nil {
 		return nil, fmt.Errorf("resolve range: %w", err)
@@ -47,6 +49,9 @@ func resolve(ctx context.Context, c kafka.Cluster, cfg Config) ([]*part, error) 
 	defer client.Close()
 	adm := kadm.NewClient(client)
 
+	if cfg.Topics, err = pick(ctx, c, adm, cfg); err != nil {
+		return nil, err
+	}
 	details, err := adm.ListTopicsWithInternal(ctx, cfg.Topics...)
 	if err != nil {
 		return nil, fmt.Errorf("look up topics: %w", c.Explain(err, "Read", topicResources(cfg.Topics)...))
@@ -82,7 +87,38 @@ func resolve(ctx context.Context, c kafka.Cluster, cfg Config) ([]*part, error) 
 			return nil, err
 		}
 	}
-	return spans(cfg, details, log), nil
+	return spans(*cfg, details, log), nil
+}
+
+// pick is the topics that are named, and those that the patterns match.
+func pick(ctx context.Context, c kafka.Cluster, adm *kadm.Client, cfg *Config) ([]string, error) {
+	if len(cfg.Patterns) == 0 {
+		return cfg.Topics, nil
+	}
+	all, err := adm.ListTopics(ctx) // without those of the cluster
+	if err != nil {
+		return nil, fmt.Errorf("look up topics: %w", c.Explain(err, "Describe", "cluster"))
+	}
+	picked := slices.Clone(cfg.Topics)
+	for name := range all {
+		matches := slices.ContainsFunc(cfg.Patterns, func(re *regexp.Regexp) bool { return re.MatchString(name) })
+		if matches && !strings.HasPrefix(name, "_") {
+			picked = append(picked, name)
+		}
+	}
+	if len(picked) == 0 {
+		return nil, unknown("no topic matches " + joined(cfg.Patterns))
+	}
+	slices.Sort(picked)
+	return slices.Compact(picked), nil
+}
+
+func joined(patterns []*regexp.Regexp) string {
+	texts := make([]string, len(patterns))
+	for i, re := range patterns {
+		texts[i] = re.String()
+	}
+	return strings.Join(texts, ", ")
 }
 
 // unknown is kerr.UnknownTopicOrPartition in words that name what is missing.
