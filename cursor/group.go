@@ -17,6 +17,7 @@ const (
 	commitTimeout   = 10 * time.Second // of one commit; a join round may hold it up
 	readBackTimeout = 5 * time.Second
 	lastLookTimeout = time.Second // to read back when the caller waits no longer
+	outlastTimeout  = 200 * time.Millisecond
 )
 
 // Group keeps cursors in the commits of a consumer group that this process is a member of. The broker fences
@@ -130,7 +131,7 @@ func (g *Group) Claim(ctx context.Context, ids []ID) (map[ID]Claimed, error) {
 func (g *Group) Room(ID) int { return MaxRoom }
 
 // Commit implements [Store]. It takes at most ten seconds, and five more to read back what had no answer; it
-// outlasts ctx by one second.
+// outlasts ctx by a second or two.
 func (g *Group) Commit(ctx context.Context, cs map[ID]Claimed) (map[ID]error, error) {
 	g.mu.Lock()
 	client := g.client
@@ -145,21 +146,48 @@ func (g *Group) Commit(ctx context.Context, cs map[ID]Claimed) (map[ID]error, er
 	}
 	sending, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
-	sending = kgo.PreCommitFnContext(sending, a.finish)
-	var failure error
-	client.CommitOffsetsSync(sending, offsets, func(_ *kgo.Client, req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
-		if failure = err; err == nil {
-			a.judge(req, resp)
-		}
-	})
-	if failure == nil {
+	sent, failure := within(sending, func() ([]ID, error) { return a.send(sending, client, offsets) })
+	switch {
+	case failure == nil:
 		return a.refused, nil
-	}
-	if len(a.sent) == 0 { // a join round went on too long: nothing has left the process
+	case errors.Is(failure, errOutlasted): // a is still in use
+		return nil, fmt.Errorf("commit cursors of group %s: %w: %w", g.name, ErrUnknown, failure)
+	case len(sent) == 0: // a join round went on too long: nothing has left the process
 		return a.refused, fmt.Errorf("commit cursors of group %s: %w", g.name, failure)
 	}
 	a.readBack(ctx, failure)
 	return a.refused, nil
+}
+
+// errOutlasted is the failure of a call that went on after its context had ended.
+var errOutlasted = errors.New("the brokers do not answer")
+
+// within is what f returns, unless f outlasts ctx by a moment: the client looks at no context while it dials a broker.
+// Such an f goes on by itself, until the client notices or is closed.
+func within[T any](ctx context.Context, f func() (T, error)) (T, error) {
+	type result struct {
+		v   T
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := f()
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.v, r.err
+	case <-ctx.Done():
+	}
+	t := time.NewTimer(outlastTimeout)
+	defer t.Stop()
+	select {
+	case r := <-done:
+		return r.v, r.err
+	case <-t.C:
+		var none T
+		return none, errors.Join(errOutlasted, ctx.Err())
+	}
 }
 
 // attempt is one commit on its way.
@@ -188,6 +216,17 @@ func (a *attempt) prepare() map[string]map[int32]kgo.EpochOffset {
 		offsets[id.Topic][id.Partition] = kgo.EpochOffset{Epoch: c.Epoch, Offset: c.Position}
 	}
 	return offsets
+}
+
+// send returns which cursors have left the process, and the failure of the whole.
+func (a *attempt) send(ctx context.Context, client *kgo.Client, offsets map[string]map[int32]kgo.EpochOffset) (sent []ID, failure error) {
+	ctx = kgo.PreCommitFnContext(ctx, a.finish)
+	client.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
+		if failure = err; err == nil {
+			a.judge(req, resp)
+		}
+	})
+	return a.sent, failure
 }
 
 // finish runs just before the request is sent, and after a join round that it may have waited out: it adds the
@@ -307,7 +346,7 @@ func (g *Group) read(ctx context.Context, ids []ID, found map[partition]commit, 
 	req.Groups = append(req.Groups, group)
 	ctx, cancel := context.WithTimeout(ctx, readBackTimeout)
 	defer cancel()
-	resp, err := req.RequestWith(ctx, client)
+	resp, err := within(ctx, func() (*kmsg.OffsetFetchResponse, error) { return req.RequestWith(ctx, client) })
 	if err != nil {
 		return fmt.Errorf("read committed offsets: %w", err)
 	}
