@@ -18,8 +18,20 @@
 //
 // A directory has one broker at a time, by a lock that is taken before anything is read. Only loopback is listened
 // on. Every request's size, key and version are checked before kfake sees it, and connections, their idle time and
-// the bytes they announce are bounded: see guard.go. A data directory of another format, or one too large to be
-// loaded, is refused. Retention runs after a restart too, and the session timeouts are short.
+// the bytes they announce are bounded: see guard.go. Retention runs after a restart too, and the session timeouts are
+// short. Data of another format, damaged, or too large to be loaded are refused ([ErrUnreadable]) and never cut;
+// [SetAside] makes room for new ones. At the largest size writes are refused.
+//
+// # What it promises
+//
+// Every start checks all data, and makes them whole unless the last end was a clean one ([Recover]). So a kill at any
+// moment loses nothing acknowledged, an idempotent producer's batches are there once, and a transaction is there as a
+// whole or not at all. With SyncWrites that holds for a power failure too.
+//
+// It does not promise: positions that a transaction commits (a kill in the middle of its commit may lose them, and what
+// follows them is read again); a producer that is told INVALID_TXN_STATE after a kill does not know how its commit
+// ended; a disk that fails; DeleteRecords, which a kill may undo; and topics are not compacted, because kfake removes a
+// partition before it writes what stays of it.
 package devbroker
 
 import (
@@ -78,7 +90,7 @@ type Config struct {
 	MaxSize int64
 	// Full is called when writes begin to be refused, and when they are taken again. Nil = nobody is told.
 	Full func(full bool)
-	// MaxConns bounds the open connections; more are closed at once. Defaults to 1,000.
+	// MaxConns bounds the open connections; more are closed at once. Defaults to 4,000.
 	MaxConns int
 	// Ready is called once the broker answers, with its address. Nil = nobody is told.
 	Ready func(addr string)
@@ -91,7 +103,7 @@ func (c Config) withDefaults() Config {
 		c.MaxSize = 2 << 30
 	}
 	if c.MaxConns == 0 {
-		c.MaxConns = 1_000
+		c.MaxConns = 4_000
 	}
 	if c.Ready == nil {
 		c.Ready = func(string) {}

@@ -316,6 +316,28 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 }
 
+// Two thousand connections that say nothing leave room for one that does.
+func TestIdleConnections(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	s := supervise(t, t.TempDir(), "127.0.0.1:0")
+	up := wait(t, "the broker", s.up)
+	for range 2_000 {
+		conn, err := net.Dial("tcp", up.Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+	}
+	if _, err := kadm.NewClient(client(t, up.Addr)).CreateTopic(ctx, 1, -1, nil, "orders"); err != nil {
+		t.Fatal(err)
+	}
+	publish(ctx, t, up.Addr, "orders", "a")
+	if got := read(ctx, t, up.Addr, "orders", 1); got[0] != "a" {
+		t.Errorf("got %v, want a", got)
+	}
+}
+
 // supervised runs a broker in child processes of the test binary.
 type supervised struct {
 	up    chan devbroker.Up
