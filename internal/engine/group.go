@@ -20,11 +20,11 @@ import (
 )
 
 const (
-	startTimeout   = 20 * time.Second // to reach the cluster and find the topics
-	unknownTimeout = 3 * time.Second  // a topic may be so young that not every broker knows it
-	listTimeout    = 10 * time.Second // of the offsets that partitions start at
-	leaveTimeout   = 2 * time.Second  // for the client to leave, once the last commit is done
-	resignTimeout  = time.Second      // to tell the coordinator without it
+	startTimeout   = 20 * time.Second       // to reach the cluster and find the topics
+	unknownTimeout = 3 * time.Second        // a topic may be so young that not every broker knows it
+	listTimeout    = 10 * time.Second       // of the offsets that partitions start at
+	leaveTimeout   = 2 * time.Second        // for the client to leave, once the last commit is done
+	resignTimeout  = time.Second            // to tell the coordinator without it
 	fetchSize      = 16 << 20               // of one fetch from one broker, in bytes
 	fetchWait      = 500 * time.Millisecond // for a first record: a resumed partition waits as long for its turn
 )
