@@ -29,7 +29,8 @@ const (
 	topic      = "soak"
 	partitions = 3
 	upWithin   = 30 * time.Second
-	drain      = 30 * time.Second // for what is under way when the load ends
+	starting   = 60 * time.Millisecond // a process, a pass and the load of the data take about that
+	drain      = 30 * time.Second      // for what is under way when the load ends
 )
 
 // Config says what is killed how often under what load.
@@ -51,9 +52,12 @@ type Config struct {
 
 // Report is what a run came to.
 type Report struct {
-	Load    string        `json:"load"` // idempotent, transactions
-	Seed    uint64        `json:"seed"`
-	Kills   int           `json:"kills"`
+	Load  string `json:"load"` // idempotent, transactions
+	Seed  uint64 `json:"seed"`
+	Kills int    `json:"kills"`
+
+	Starting int `json:"kills_while_starting"` // on top of Kills
+
 	Took    time.Duration `json:"took_ns"`
 	Restart time.Duration `json:"slowest_restart_ns"` // from a start to the answer
 
@@ -114,6 +118,16 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 			break
 		}
 		b.kill()
+		if random.IntN(3) == 0 { // and again while it makes its data whole
+			if err = b.launch(ctx); err != nil {
+				break
+			}
+			if err = wait(ctx, time.Duration(random.Int64N(int64(starting)))); err != nil {
+				break
+			}
+			b.kill()
+			report.Starting++
+		}
 		if err = b.start(ctx); err != nil {
 			break
 		}
@@ -151,33 +165,21 @@ type broker struct {
 	cfg     Config
 	cmd     *exec.Cmd
 	hold    io.Closer // its lifeline
+	says    *os.File  // its status
 	addr    string
 	slowest time.Duration
 }
 
+// start launches a process and waits until it answers.
 func (b *broker) start(ctx context.Context) error {
 	began := time.Now()
-	cmd := b.cfg.Command(ctx, b.addr)
-	hold, err := cmd.StdinPipe()
-	if err != nil {
+	if err := b.launch(ctx); err != nil {
+		return err
+	}
+	if err := b.says.SetReadDeadline(time.Now().Add(upWithin)); err != nil {
 		return fmt.Errorf("start the broker: %w", err)
 	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return fmt.Errorf("start the broker: %w", err)
-	}
-	defer r.Close() //nolint:errcheck // it was only read
-	cmd.ExtraFiles = []*os.File{w}
-	err = cmd.Start()
-	_ = w.Close()
-	if err != nil {
-		return fmt.Errorf("start the broker: %w", err)
-	}
-	b.cmd, b.hold = cmd, hold
-	if err := r.SetReadDeadline(time.Now().Add(upWithin)); err != nil {
-		return fmt.Errorf("start the broker: %w", err)
-	}
-	line, err := bufio.NewReader(r).ReadBytes('\n')
+	line, err := bufio.NewReader(b.says).ReadBytes('\n')
 	if err != nil {
 		return fmt.Errorf("wait for the broker: %w", err)
 	}
@@ -192,6 +194,27 @@ func (b *broker) start(ctx context.Context) error {
 	return nil
 }
 
+func (b *broker) launch(ctx context.Context) error {
+	cmd := b.cfg.Command(ctx, b.addr)
+	hold, err := cmd.StdinPipe()
+	if err != nil {
+		return fmt.Errorf("start the broker: %w", err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("start the broker: %w", err)
+	}
+	cmd.ExtraFiles = []*os.File{w}
+	err = cmd.Start()
+	_ = w.Close()
+	if err != nil {
+		_ = r.Close()
+		return fmt.Errorf("start the broker: %w", err)
+	}
+	b.cmd, b.hold, b.says = cmd, hold, r
+	return nil
+}
+
 func (b *broker) kill() {
 	if b.cmd == nil {
 		return
@@ -199,6 +222,7 @@ func (b *broker) kill() {
 	_ = b.cmd.Process.Kill()
 	_ = b.cmd.Wait()
 	_ = b.hold.Close()
+	_ = b.says.Close()
 	b.cmd = nil
 }
 
