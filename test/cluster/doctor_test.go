@@ -31,13 +31,14 @@ func TestRealDoctorSecured(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	contexts := "contexts:\n"
+	var contexts strings.Builder
+	contexts.WriteString("contexts:\n")
 	for _, user := range []string{"nobody", kafkatest.AdminUser} {
 		write(user+".txt", cluster.Password(user)+"\n")
-		contexts += fmt.Sprintf("  %s:\n    brokers: %s\n    tls-ca: %s\n    sasl-user: %s\n    sasl-password: file:%s.txt\n", user, strings.Join(admin.Seeds, ","), cluster.CA(), user, user)
+		fmt.Fprintf(&contexts, "  %s:\n    brokers: %s\n    tls-ca: %s\n    sasl-user: %s\n    sasl-password: file:%s.txt\n", user, strings.Join(admin.Seeds, ","), cluster.CA(), user, user)
 	}
-	contexts += fmt.Sprintf("  mistaken:\n    brokers: %s\n    tls-ca: %s\n    sasl-user: nobody\n    sasl-password: file:nobody.txt\n    clusterID: another\n", strings.Join(admin.Seeds, ","), cluster.CA())
-	write(".millrace.yaml", contexts)
+	fmt.Fprintf(&contexts, "  mistaken:\n    brokers: %s\n    tls-ca: %s\n    sasl-user: nobody\n    sasl-password: file:nobody.txt\n    clusterID: another\n", strings.Join(admin.Seeds, ","), cluster.CA())
+	write(".millrace.yaml", contexts.String())
 	run := func(code int, args ...string) string {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), bin, args...)
