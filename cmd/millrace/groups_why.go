@@ -12,8 +12,10 @@ import (
 	"github.com/millrace/millrace/groups"
 )
 
-// whyMost bounds how many partitions are looked at.
-const whyMost = 10
+const (
+	whyMost  = 10          // partitions that are looked at
+	longWait = time.Minute // a record that waits longer may be what the group is stuck at
+)
 
 func (a *app) whyCommand() *cobra.Command {
 	return &cobra.Command{
@@ -133,7 +135,7 @@ func hintsOf(g groups.Group, s groups.Stuck, r stuckRow, undecoded bool) []strin
 	if r.Letter != nil {
 		out = append(out, "see what was given up:  millrace tail "+shellWord(r.Letter.Topic)+" -n 5")
 	}
-	if s.Next != nil {
+	if waits := r.Behind != nil && *r.Behind >= longWait.Seconds(); s.Next != nil && (waits || undecoded || len(g.Members) == 0) {
 		out = append(out,
 			fmt.Sprintf("see the record whole:  millrace tail %s --partition %d --offset %d:%d -o json", topic, r.Partition, s.Next.Offset, s.Next.Offset+1),
 			fmt.Sprintf("pass over it, once no member is there:  millrace groups offsets plan %s --topic %s --at %s%d", name, topic, at, s.Next.Offset+1))
@@ -171,6 +173,7 @@ func (a *app) printWhy(g groups.Group, rows []stuckRow) {
 		return
 	}
 	fmt.Fprintf(a.out, ", %s behind on %d of %s\n", plural(t.Lag, "message"), behind, plural(int64(t.Partitions), "partition"))
+	said := map[string]bool{} // what is to be done once is said once
 	for _, r := range rows {
 		fmt.Fprintf(a.out, "\n%s, committed %d, %s behind", printable(place(r.Topic, r.Partition)), r.Committed, number(r.Lag))
 		if r.Member != "" {
@@ -185,7 +188,10 @@ func (a *app) printWhy(g groups.Group, rows []stuckRow) {
 				plural(int64(l.Attempts), "attempt"), printable(orDash(l.Error)))
 		}
 		for _, h := range r.Hints {
-			fmt.Fprintf(a.out, "  → %s\n", h)
+			if !said[h] {
+				said[h] = true
+				fmt.Fprintf(a.out, "  → %s\n", h)
+			}
 		}
 	}
 	if behind > len(rows) {
