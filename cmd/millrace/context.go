@@ -236,12 +236,12 @@ func (a *app) contextList() error {
 		a.say("no contexts yet: how to write one says  millrace context --help")
 		return nil
 	}
-	if printErr := list(a, "contexts", rows, "CURRENT NAME BROKERS GUARDS FILE", func(r contextRow) []any {
-		mark := ""
+	if printErr := list(a, "contexts", rows, "NAME BROKERS GUARDS FILE", func(r contextRow) []any {
+		mark := "  "
 		if r.Current {
-			mark = "*"
+			mark = "* "
 		}
-		return []any{mark, r.Name, few(r.Brokers), r.guards(), a.near(r.File)}
+		return []any{mark + r.Name, few(r.Brokers), r.guards(), a.near(r.File)}
 	}); printErr != nil {
 		return printErr
 	}
@@ -346,7 +346,7 @@ func (a *app) contextShow(named bool) error {
 			Settings   []settingRow `json:"settings"`
 		}{Millrace: 1, ReadOnly: a.readOnly, Settings: rows}
 		if here != nil {
-			doc.Context, doc.Production, doc.ClusterID, doc.ReadOnly = here.name, here.production, here.clusterID, a.readOnly || here.readOnly
+			doc.Context, doc.Production, doc.ClusterID, doc.ReadOnly = here.name, here.production, here.clusterID, a.readOnly
 			if !named {
 				doc.ChosenBy = a.config.chosen
 			}
@@ -355,32 +355,41 @@ func (a *app) contextShow(named bool) error {
 	}
 	if a.output == "table" {
 		a.say("%s", a.headline(named))
+		rows = unfolded(rows)
 	}
 	return list(a, "settings", rows, "SETTING VALUE FROM", func(r settingRow) []any { return []any{r.Setting, r.Value, r.From} })
 }
 
-// headline says which context it is and what is forbidden there.
+// unfolded gives each item of a list a line of its own.
+func unfolded(rows []settingRow) []settingRow {
+	var out []settingRow
+	for _, r := range rows {
+		for item := range strings.SplitSeq(r.Value, ",") {
+			out = append(out, settingRow{r.Setting, item, r.From})
+			r.Setting, r.From = "", ""
+		}
+	}
+	return out
+}
+
+// headline says which context it is and, a line each, what is forbidden there.
 func (a *app) headline(named bool) string {
 	here := a.config.context
-	if here == nil {
-		line := "no context is chosen"
-		if a.readOnly {
-			line += ", read-only"
+	line := "no context is chosen"
+	if here != nil {
+		line = "context " + a.colored(here.name)
+		if !named {
+			line += ", chosen by " + a.near(a.config.chosen)
 		}
-		return line
+		if here.production {
+			line += "\n  production: who writes types its name"
+		}
+		if here.clusterID != "" {
+			line += "\n  refuses every cluster but " + here.clusterID
+		}
 	}
-	line := "context " + a.colored(here.name)
-	if !named {
-		line += ", chosen by " + a.near(a.config.chosen)
-	}
-	if here.production {
-		line += ", production: who writes types its name"
-	}
-	if here.readOnly || a.readOnly {
-		line += ", read-only"
-	}
-	if here.clusterID != "" {
-		line += ", only for cluster " + here.clusterID
+	if a.readOnly {
+		line += "\n  read-only"
 	}
 	return line
 }

@@ -65,6 +65,7 @@ func (w *world) writes() func() []string {
 	reads := []kmsg.Key{
 		kmsg.ApiVersions, kmsg.Metadata, kmsg.DescribeConfigs, kmsg.DescribeCluster, kmsg.ListOffsets, kmsg.Fetch, kmsg.FindCoordinator,
 		kmsg.OffsetFetch, kmsg.ListGroups, kmsg.DescribeGroups, kmsg.ConsumerGroupDescribe, kmsg.DescribeLogDirs, kmsg.OffsetForLeaderEpoch,
+		kmsg.GetTelemetrySubscriptions, // of the clients of the test itself
 	}
 	w.fake.Control(func(r kmsg.Request) (kmsg.Response, error, bool) {
 		w.fake.KeepControl()
@@ -198,7 +199,7 @@ func TestWhichContextHolds(t *testing.T) {
 	w.want(t, codeDone, "context", "use", "plain")
 	holds("plain")
 	r := w.want(t, codeDone, "context", "ls")
-	has(t, "stdout", r.out, "*         plain", "prod", "production")
+	has(t, "stdout", r.out, "* plain", "prod", "production")
 	w.want(t, codeDone, "topics", "describe", "t")
 	w.write(t, ".millrace.yaml", "context: frozen\n")
 	holds("frozen")

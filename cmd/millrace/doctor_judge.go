@@ -144,7 +144,14 @@ func (k *checkup) judgeVersions() []finding {
 		out = append(out, warn("versions", "finish the upgrade", "brokers of different versions: %s", strings.Join(each, "; ")))
 	} else {
 		for r := range releases {
-			out = append(out, fine("versions", "Kafka %s by what it can do", r))
+			says := "Kafka " + r + ", by what it can do"
+			if !strings.HasPrefix(r, "v") {
+				says = "no release of Apache Kafka, by what it can do" // "between v1.0 and v1.1": some requests are missing
+			}
+			if k.embedded {
+				says = "the embedded broker of millrace dev, which is for development only"
+			}
+			out = append(out, fine("versions", "%s", says))
 		}
 	}
 	if transaction < txnLevel {
@@ -325,14 +332,10 @@ func (k *checkup) judgeRights() []finding {
 	var seen, read, write, alter int
 	for _, name := range k.own() {
 		seen++
-		for _, op := range k.meta.Topics[name].AuthorizedOperations {
-			switch op {
-			case kadm.OpRead:
-				read++
-			case kadm.OpWrite:
-				write++
-			case kadm.OpAlter:
-				alter++
+		ops := k.meta.Topics[name].AuthorizedOperations
+		for op, n := range map[kadm.ACLOperation]*int{kadm.OpRead: &read, kadm.OpWrite: &write, kadm.OpAlter: &alter} {
+			if slices.Contains(ops, op) {
+				*n++
 			}
 		}
 	}

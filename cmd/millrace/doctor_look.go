@@ -36,6 +36,8 @@ type checkup struct {
 	cluster kafka.Cluster
 	wantID  string // of the context, "" if it names none
 
+	embedded bool // it is the millrace dev of this folder
+
 	seeds   []reached
 	brokers []reached // those the cluster names, at the address that it gives to clients
 
@@ -81,7 +83,7 @@ type brokerVersion struct {
 // checkUp looks at everything. It takes no longer than reachTimeout and examineTimeout together.
 func (a *app) checkUp(ctx context.Context, c kafka.Cluster) *checkup {
 	c.ReadOnly, c.Log = true, nil // a doctor changes nothing, and says itself what is wrong
-	k := &checkup{now: a.now(), cluster: c, fileLimit: fileLimit(), registryAt: a.config.sources["registry"]}
+	k := &checkup{now: a.now(), cluster: c, fileLimit: fileLimit(), registryAt: a.config.sources["registry"], embedded: a.config.dev.PID != 0}
 	if here := a.config.context; here != nil {
 		k.wantID = here.clusterID
 	}

@@ -16,7 +16,8 @@ func (a *app) topicsDriftCommand() *cobra.Command {
 		Long: `Show where the cluster is not as the files in DIR (default: topics) say: for a job that runs every night.
 
 Exits 0 when there is no drift and 3 when there is. What the broker decides is no drift. Topics that no file describes
-are listed as orphans; they count with --orphans. Names with a leading underscore belong to Kafka and to tools.`,
+are listed as orphans; they count with --orphans. Those of dead letters are no orphans: consumers make them. Names with
+a leading underscore belong to Kafka and to tools.`,
 		Example: "  millrace topics drift\n  millrace topics drift -o json",
 		Args:    names("one folder", 0, 1),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.topicsDrift(cmd.Context(), args, orphans) },
@@ -24,6 +25,9 @@ are listed as orphans; they count with --orphans. Names with a leading underscor
 	cmd.Flags().BoolVar(&orphans, "orphans", false, "count topics that no file describes")
 	return cmd
 }
+
+// deadLetters is how the names of the topics end that consumers make for what they give up.
+const deadLetters = ".dlq"
 
 // driftRow is one place where cluster and files differ.
 type driftRow struct {
@@ -79,7 +83,9 @@ func drift(changes []topics.Change) (rows []driftRow, orphans []string) {
 	for _, c := range changes {
 		switch c.What {
 		case topics.Unmanaged:
-			orphans = append(orphans, c.Topic)
+			if !strings.HasSuffix(c.Topic, deadLetters) {
+				orphans = append(orphans, c.Topic)
+			}
 		case topics.Create:
 			rows = append(rows, driftRow{c.Topic, "missing", c.Want, "absent", ""})
 		case topics.Delete:

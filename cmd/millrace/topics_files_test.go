@@ -14,6 +14,7 @@ func TestTopicsDrift(t *testing.T) {
 	w := newWorld(t)
 	w.shop(t)
 	w.topic(t, "orphan")
+	w.topic(t, "shop.orders.shipping.dlq") // consumers make these
 	r := w.want(t, codeDone, "topics", "drift")
 	has(t, "stderr", r.err, "in no file: orphan", "no drift")
 	r = w.want(t, codePending, "topics", "drift", "--orphans")
@@ -53,6 +54,7 @@ func TestTopicsImport(t *testing.T) {
 	w.topic(t, "notes")
 	w.topic(t, ".hidden")
 	w.topic(t, "_internal")
+	w.topic(t, "shop.orders.shipping.dlq")
 	w.write(t, "all.avsc", `{"type":"record","name":"Both","namespace":"notes","fields":[]}`)
 	w.want(t, codeDone, "schemas", "register", "all.avsc", "--subject", "notes-notes.Both")
 	r := w.want(t, codeDone, "topics", "import", "--into", "got")

@@ -22,7 +22,8 @@ func (a *app) topicsImportCommand() *cobra.Command {
 	var f importFlags
 	cmd := &cobra.Command{
 		Use: "import [TOPIC…]", Short: "Write files for topics that the cluster has and no file describes",
-		Long: `Write files for topics that the cluster has and no file describes: all of them, or those named.
+		Long: `Write files for topics that the cluster has and no file describes: those named, or all but those of dead letters, which
+consumers make, and those with a leading underscore, which belong to Kafka and to tools.
 
 The files say what topics plan would otherwise change, so that a plan right after is empty; their events come from the
 schema registry, if it answers. The cluster knows neither owner nor description: fill them in. No file is overwritten,
@@ -66,7 +67,9 @@ func (a *app) topicsImport(ctx context.Context, args []string, f importFlags) er
 		}
 	}
 	if len(args) == 0 {
-		have = slices.DeleteFunc(have, func(s topics.Spec) bool { return strings.HasPrefix(s.Name, "_") })
+		have = slices.DeleteFunc(have, func(s topics.Spec) bool {
+			return strings.HasPrefix(s.Name, "_") || strings.HasSuffix(s.Name, deadLetters)
+		})
 	}
 	subjects, err := a.subjectsByName(ctx)
 	if err != nil {
