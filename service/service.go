@@ -20,7 +20,8 @@
 // The author's function wires and returns; consumers and loops run from then on, side by side. A signal, or the
 // first that ends with an error, ends all: their context is cancelled and they have [StopTimeout] to return.
 // Producers are closed after them, so that what was published on the way out is sent. When everything has ended by
-// itself, the service ends too; a second signal ends the process at once.
+// itself, the service ends too; a second signal ends the process at once, unless it follows within a quarter of a
+// second: supervisors send one signal twice.
 //
 // # Metrics and health
 //
@@ -105,14 +106,23 @@ func Main(name string, wire func(ctx context.Context, s *Service) error) {
 	go func() {
 		<-signals
 		end()
-		<-signals
-		os.Exit(interrupted) //nolint:forbidigo // this is a program's main
+		for told := time.Now(); ; {
+			<-signals
+			if time.Since(told) > echo {
+				os.Exit(interrupted) //nolint:forbidigo // this is a program's main
+			}
+		}
 	}()
 	os.Exit(Run(ctx, name, os.Args[1:], os.Getenv, os.Stderr, wire)) //nolint:forbidigo // this is a program's main
 }
 
 // interrupted is the exit code after a second signal.
 const interrupted = 130
+
+// echo is how long after the first a signal is the same one again: timeout(1) and other supervisors send it to the
+// process and to its group. Taken for a second, it would end a consumer that has not left its group yet, and the
+// partitions would stand still until the session timeout.
+const echo = 250 * time.Millisecond
 
 // Run is [Main] as a function: the caller brings signals as ctx, the arguments, the environment and stderr, and
 // gets the exit code.
@@ -232,6 +242,7 @@ func (s *Service) Consume(mux *consumer.Mux, cfg consumer.Config) {
 	}
 	cfg.Observer = s.stats.observe(cfg.Observer)
 	s.Go("consume as "+cfg.Group, func(ctx context.Context) error {
+		s.Log.Info("consuming", zap.String("group", cfg.Group), zap.Strings("topics", cfg.Topics))
 		c := s.Cluster
 		c.Hooks = append(slices.Clip(c.Hooks), own...)
 		return consumer.Run(ctx, c, s.Schemas, mux, cfg)

@@ -80,7 +80,7 @@ func (s *Settings) table() []setting {
 		text("tls-cert", "our certificate, a PEM `file`", &s.TLSCert),
 		text("tls-key", "the key of our certificate, a PEM `file`", &s.TLSKey),
 		text("tls-server-name", "the `name` the brokers' certificates must carry", &s.TLSServerName),
-		text("sasl-mechanism", "`PLAIN`, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER", &s.SASLMechanism),
+		text("sasl-mechanism", "`mechanism`: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER; SCRAM-SHA-512 when there is a user", &s.SASLMechanism),
 		text("sasl-user", "log in to the brokers as this `user`", &s.SASLUser),
 		hidden("sasl-password", &s.SASLPassword),
 		text("sasl-password-file", "a `file` that holds the password (or set "+Env("sasl-password")+")", &s.SASLPasswordFile),
@@ -88,8 +88,8 @@ func (s *Settings) table() []setting {
 		text("registry-user", "log in to the registry as this `user`", &s.RegistryUser),
 		hidden("registry-password", &s.RegistryPassword),
 		text("registry-password-file", "a `file` that holds the password (or set "+Env("registry-password")+")", &s.RegistryPasswordFile),
-		text("log-level", "`debug`, info, warn or error", &s.LogLevel),
-		text("log-format", "`text` or json", &s.LogFormat),
+		text("log-level", "`level`: debug, info, warn or error; info when it is not set", &s.LogLevel),
+		text("log-format", "`format`: text or json; text when it is not set", &s.LogFormat),
 	}
 }
 

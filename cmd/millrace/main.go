@@ -22,7 +22,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-ctx.Done()
-		stop() // a second Ctrl-C ends the process at once
+		<-time.After(250 * time.Millisecond) // timeout(1) and other supervisors send one signal twice
+		stop()                               // a second Ctrl-C ends the process at once
 	}()
 	os.Exit(run(ctx, &app{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr,
