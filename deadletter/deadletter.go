@@ -117,6 +117,9 @@ func (w *Writer) Write(ctx context.Context, e event.Event, f Failure) error {
 	if errors.Is(err, producer.ErrTooLarge) {
 		err = w.pub.Publish(ctx, w.letter(e, f, shortMessage, 0))
 	}
+	if errors.Is(err, producer.ErrUnknownTopic) {
+		err = fmt.Errorf("%w (or let the consumer create it at start: CreateTopics, -create-topics of a service)", err)
+	}
 	if err != nil {
 		return fmt.Errorf("write dead letter of %s/%d@%d: %w", e.Topic, e.Partition, e.Offset, err)
 	}

@@ -191,7 +191,7 @@ func readBack(tb testing.TB, reg *schemas.Registry, e event.Event, offset int64)
 // undescribed says what to do about a type that no schema was found for: there is no registry here to register it in.
 func undescribed(err error, data any) error {
 	if errors.Is(err, schemas.ErrNotFound) {
-		return fmt.Errorf("%T says no schema: give it an AvroSchema method, schemas.For derives the text: %w", data, err)
+		return fmt.Errorf("%T says no schema: give it a method AvroSchema() string that returns its .avsc (schemas.Described)", data)
 	}
 	return err
 }

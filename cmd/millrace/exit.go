@@ -99,7 +99,7 @@ func knownHints(err error) []string {
 	}{
 		{kerr.UnknownTopicOrPartition, "see which there are:  millrace topics ls"},
 		{groups.ErrNotFound, "see which there are:  millrace groups ls"},
-		{schemas.ErrUnavailable, "check the address of the registry: --registry or MILLRACE_REGISTRY; one runs with:  millrace dev"},
+		{schemas.ErrUnavailable, "check the address of the registry: --registry or MILLRACE_REGISTRY; one runs with:  millrace serve registry --create-topics"},
 		{schemas.ErrIncompatible, "add fields with a default and remove only such, or register the change under a new subject"},
 		{schemas.ErrNotFound, "see which there are:  millrace schemas ls"},
 		{kafka.ErrReadOnly, "see what makes it read-only (--read-only, MILLRACE_READ_ONLY, a file or a context):  millrace context show"},

@@ -95,7 +95,7 @@ func (s *kafkaStore) prepare(ctx context.Context) error {
 	}
 }
 
-var errNoTopic = errors.New("the topic does not exist: create it with one partition and cleanup.policy=compact, or let the registry create it")
+var errNoTopic = errors.New("the topic does not exist: create it with one partition and cleanup.policy=compact, or let the registry do it (--create-topics)")
 
 // check describes the topic, with a client of its own: a client's picture of the cluster is some seconds old.
 func (s *kafkaStore) check(ctx context.Context, created bool) error {
