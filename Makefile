@@ -61,8 +61,9 @@ deadcode: ## code that nothing reaches; examples without output are compiled and
 	@echo "== deadcode"; out=$$($(TOOL) deadcode -test ./... | grep -v 'example_test\.go:'); if [ -n "$$out" ]; then echo "$$out"; exit 1; fi
 
 .PHONY: kafka
-kafka: ## a real Apache Kafka on free loopback ports, without Docker; ARGS=-secured for three brokers with TLS, SCRAM and ACLs
-	@$(GO) run ./internal/kafkatest/kafka $(ARGS)
+kafka: build ## a real Apache Kafka on free loopback ports, without Docker; ARGS=-secured for three brokers with TLS, SCRAM and ACLs
+	@$(GO) build -o bin/kafka ./internal/kafkatest/kafka
+	@exec bin/kafka $(ARGS) # not go run, which calls a Ctrl-C an error
 
 .PHONY: flights
 flights: build ## 336,776 real flights: published, consumed in a group, aggregated, compared with the file

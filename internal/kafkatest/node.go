@@ -70,6 +70,14 @@ func (n *Node) Pause() error { return n.signal(syscall.SIGSTOP) }
 // Resume ends Pause (SIGCONT).
 func (n *Node) Resume() error { return n.signal(syscall.SIGCONT) }
 
+// PID is the broker's process: for people who end one by hand. 0 when it does not run.
+func (n *Node) PID() int {
+	if p := n.running(); p != nil && !p.ended() {
+		return p.cmd.Process.Pid
+	}
+	return 0
+}
+
 func (n *Node) running() *process {
 	n.mu.Lock()
 	defer n.mu.Unlock()

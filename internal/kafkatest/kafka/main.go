@@ -71,11 +71,11 @@ func describe(out io.Writer, r *kafkatest.Running, secured bool, users []string)
 	seeds := strings.Join(r.Cluster(kafkatest.AdminUser).Seeds, ",")
 	fmt.Fprintf(out, "\nApache Kafka %s is serving. Ctrl-C stops it.\n\n", r.Version)
 	for _, n := range r.Nodes() {
-		fmt.Fprintf(out, "  broker %d   %s\n", n.ID, n.Address)
+		fmt.Fprintf(out, "  broker %d   %-18s pid %d\n", n.ID, n.Address, n.PID())
 	}
 	fmt.Fprintf(out, "  files      %s\n  logs       %s\n", r.Dir, filepath.Join(r.Dir, "logs"))
 	if !secured {
-		fmt.Fprintf(out, "\nFor Millrace and its tests, in another terminal:\n\n  export MILLRACE_BROKERS=%s\n  export MILLRACE_TEST_BROKERS=%s\n  millrace topics ls\n", seeds, seeds)
+		fmt.Fprintf(out, "\nFor Millrace and its tests, in another terminal:\n\n  export PATH=$PWD/bin:$PATH\n  export MILLRACE_BROKERS=%s\n  export MILLRACE_TEST_BROKERS=%s\n  millrace topics ls\n", seeds, seeds)
 		return
 	}
 	fmt.Fprintf(out, "  CA         %s\n  for tools  %s (--command-config)\n", r.CA(), r.ClientProperties())
@@ -86,6 +86,7 @@ func describe(out io.Writer, r *kafkatest.Running, secured bool, users []string)
 	fmt.Fprintf(out, `
 For Millrace, in another terminal:
 
+  export PATH=$PWD/bin:$PATH
   export MILLRACE_BROKERS=%s
   export MILLRACE_TLS_CA=%s
   export MILLRACE_SASL_USER=%s MILLRACE_SASL_PASSWORD=%s
