@@ -3,6 +3,8 @@ package position_test
 import (
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -254,6 +256,55 @@ func TestMixedRangePrints(t *testing.T) {
 	} {
 		if got := r.String(); got != want {
 			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// What is printed reads as the same: every range of the grammar, whatever its ends, by what they mean and not by how
+// they were typed.
+func TestPrintedReadsAsTheSame(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(1, 2))
+	number := func() int64 { return []int64{0, 1, rng.Int64N(100), rng.Int64(), math.MaxInt64}[rng.IntN(5)] }
+	instant := func() position.Point {
+		ns := rng.Int64N(now.UnixNano() * 2)
+		ns -= ns % []int64{1, 1e3, 1e6, 1e9, 60e9, 86400e9}[rng.IntN(6)]
+		return position.Point{Kind: position.Time, At: time.Unix(0, ns).UTC()}
+	}
+	each := func() position.Point {
+		p, err := position.Parse(fmt.Sprintf("p%d=%d,p%d=%d", rng.IntN(5), number(), 5+rng.IntN(1000), number()), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	points := []func() position.Point{
+		func() position.Point { return start(number()) }, func() position.Point { return end(number()) },
+		func() position.Point { return offset(number()) },
+	}
+	for range 20_000 {
+		for _, p := range []position.Point{points[rng.IntN(3)](), instant(), each()} {
+			if again, err := position.Parse(p.String(), now); err != nil || again != p {
+				t.Fatalf("%+v prints as %q and reads as %+v, %v", p, p, again, err)
+			}
+		}
+		for _, r := range []position.Range{
+			{From: points[rng.IntN(3)]()},
+			{From: points[rng.IntN(3)](), Until: points[rng.IntN(3)]()},
+			{From: instant()},
+			{From: instant(), Until: instant()},
+			{From: instant(), Until: end(0)},
+			{Until: instant()},
+		} {
+			again, err := position.ParseRange(r.String(), now)
+			switch valid := r.Validate(); {
+			case valid != nil:
+				if err == nil {
+					t.Fatalf("%+v is refused with %v; printed, %q, it is not", r, valid, r)
+				}
+			case err != nil || again != r:
+				t.Fatalf("%+v prints as %q and reads as %+v, %v", r, r, again, err)
+			}
 		}
 	}
 }
