@@ -57,7 +57,7 @@ func (n note) lines(width int) []styled {
 	const indent = "         " // of the time
 	line, words := n.at.Format("15:04:05"), 0
 	var lines []styled
-	for _, word := range strings.Fields(n.text) {
+	for word := range strings.FieldsSeq(n.text) {
 		if words > 0 && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width-1 {
 			lines = append(lines, styled{line, plain})
 			line, words = indent[1:], 0
