@@ -264,7 +264,7 @@ func (a *app) near(path string) string {
 		}
 	}
 	if dir, err := filepath.Abs(a.dir); err == nil {
-		if rel, err := filepath.Rel(dir, path); err == nil && len(rel) < len(path) {
+		if rel, err := filepath.Rel(dir, path); err == nil && filepath.IsLocal(rel) {
 			return rel
 		}
 	}
