@@ -212,7 +212,7 @@ type styled struct {
 
 // places says what runs where and what to type next. It changes with a crash only.
 func (b *board) places() []styled {
-	lines := []styled{{"Millrace dev: one broker, not replicated; everything is kept in " + b.flags.data, bold}}
+	lines := []styled{{"Millrace dev: one broker, not replicated; data and logs/ are in " + b.flags.data, bold}}
 	if b.down == "" {
 		lines = append(lines, styled{fmt.Sprintf("  broker    %-26s pid %d%s", b.broker.Addr, b.broker.PID, times(b.crashes, "crash")), plain})
 	} else {
@@ -224,9 +224,12 @@ func (b *board) places() []styled {
 	if b.registry != "" {
 		lines = append(lines, styled{"  registry  " + b.registry, plain})
 	}
-	lines = append(lines, styled{fmt.Sprintf("  logs      %s/logs", b.flags.data), plain}, styled{"  promise   " + b.promise(), plain}, styled{}, styled{elsewhere(), bold})
+	lines = append(lines, styled{"  promise   " + b.promise(), plain}, styled{}, styled{elsewhere(), bold})
 	if b.broker.Addr != defaultHere(9092) || b.registry != "" && b.registry != "http://"+defaultHere(8081) {
-		lines = append(lines, styled{"  " + export(devbroker.Holder{Broker: b.broker.Addr, Registry: b.registry}), plain})
+		lines = append(lines, styled{"  " + export(devbroker.Holder{Broker: b.broker.Addr}), plain})
+		if b.registry != "" {
+			lines = append(lines, styled{"  export MILLRACE_REGISTRY=" + b.registry, plain})
+		}
 	}
 	for _, next := range b.next() {
 		lines = append(lines, styled{fmt.Sprintf("  %-40s %s", next[0], next[1]), plain})
@@ -333,8 +336,8 @@ func (b *board) keys() styled {
 	return styled{"q quits", faint}
 }
 
-// block is the whole screen, at most height lines. Of the notes the newest stand in it whole, over as many lines as they
-// need: what happened is often said at their end.
+// block is the whole screen, at most height lines. Of the notes the newest stand in it, over as many lines as they need:
+// what happened is often said at their end.
 func (b *board) block(width, height int) []styled {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -347,7 +350,11 @@ func (b *board) block(width, height int) []styled {
 	var notes []styled
 	for _, n := range slices.Backward(b.notes) {
 		whole := n.lines(width)
-		if len(notes)+len(whole) > room {
+		if left := room - len(notes); len(whole) > left {
+			if len(notes) == 0 && left > 0 { // better its beginning than nothing
+				notes = whole[:left]
+				notes[left-1].text += " …"
+			}
 			break
 		}
 		notes = append(whole, notes...)
