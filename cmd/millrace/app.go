@@ -135,10 +135,10 @@ func (a *app) flags(fs *pflag.FlagSet) {
 		pf.Usage = strings.ReplaceAll(pf.Usage, "…", "...") // columns are counted in bytes
 		fs.AddFlag(pf)
 	})
-	fs.StringVarP(&a.contextFlag, "context", "c", "", "speak to this named `cluster` [MILLRACE_CONTEXT]; see millrace context")
-	fs.StringVar(&a.confirmFlag, "confirm", "", "write to the production context of this `name` without being asked")
+	fs.StringVarP(&a.contextFlag, "context", "c", "", "speak to this named `cluster` [MILLRACE_CONTEXT]")
+	fs.StringVar(&a.confirmFlag, "confirm", "", "write to this production context: its `name`")
 	fs.StringVarP(&a.output, "output", "o", "table", "`table`, json, jsonl or raw")
-	fs.BoolVar(&a.readOnly, "read-only", false, "refuse whatever would change the cluster [MILLRACE_READ_ONLY]")
+	fs.BoolVar(&a.readOnly, "read-only", false, "refuse to change anything [MILLRACE_READ_ONLY]")
 	fs.SortFlags = false
 	a.persistent = fs
 }

@@ -22,7 +22,7 @@ import (
 func (a *app) schemasCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "schemas",
-		Short: "Schemas as code: register a folder of .avsc, look at what is registered",
+		Short: "Schemas as code: register a folder of .avsc, look at what is there",
 		Args:  noSuchCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
