@@ -250,10 +250,7 @@ func (a *actor) take() {
 func (a *actor) track(r *kgo.Record) (skipped bool) {
 	seq, ok := a.ring.track(r.Offset, r.LeaderEpoch)
 	if !ok {
-		a.ring.sweep()
-		if seq, ok = a.ring.track(r.Offset, r.LeaderEpoch); !ok {
-			panic("engine: the ring is smaller than a batch")
-		}
+		panic("engine: the ring is smaller than a batch")
 	}
 	if r.Attrs.IsControl() {
 		return a.ring.mark(seq)
