@@ -212,8 +212,8 @@ func TestDevDemo(t *testing.T) {
 	if again == fraud {
 		t.Error("fraud has the process that was killed")
 	}
-	if took := d.stop(t); took > 5*time.Second {
-		t.Errorf("the stop took %v, want less than 5 s", took)
+	if took := d.stop(t); took > 10*time.Second { // five on a machine that does nothing else, and without the race detector
+		t.Errorf("the stop took %v, want less than 10 s", took)
 	}
 	if !gone(again) {
 		t.Error("a service outlived millrace dev")
