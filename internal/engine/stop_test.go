@@ -18,7 +18,7 @@ import (
 )
 
 // soon is how long a stop may take, whatever is broken, beside what handlers are given.
-const soon = 12 * time.Second
+const soon = 20 * time.Second
 
 // network is the way to the brokers. After cut, nothing arrives any more and nobody says so.
 type network struct {
