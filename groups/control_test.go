@@ -9,8 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/millrace/millrace/groups"
 	"github.com/millrace/millrace/kafka"
@@ -84,7 +86,7 @@ func FuzzParseControl(f *testing.F) {
 	})
 }
 
-// control makes the topic that services are told by.
+// tell writes a record to the topic that services listen to.
 func tell(t *testing.T, c kafka.Cluster, told groups.Control) {
 	t.Helper()
 	client, err := c.Client()
@@ -212,6 +214,49 @@ func TestFollowControl(t *testing.T) {
 	}
 	stop()
 	<-ended
+}
+
+// Where nobody can be told anything, or may hear it, that is known at once: services do not wait for it.
+func TestFollowControlWhereThereIsNothingToHear(t *testing.T) {
+	t.Parallel()
+	c, _ := newLog(t)
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.EnableSASL(), kfake.EnableACLs(), kfake.SeedTopics(1, groups.ControlTopic),
+		kfake.Superuser("SCRAM-SHA-512", "admin", "secret"), kfake.User("SCRAM-SHA-512", "worker", "secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(fake.Close)
+	for name, tt := range map[string]struct {
+		c     kafka.Cluster
+		lines int
+	}{
+		"no topic": {c, 0},
+		"no right": {kafka.Cluster{Seeds: fake.ListenAddrs(), Auth: kafka.SCRAM512("worker", "secret")}, 1},
+	} {
+		core, lines := observer.New(zap.InfoLevel)
+		ctx, stop := context.WithCancel(t.Context())
+		heard, ended := make(chan int), make(chan struct{})
+		go func() {
+			defer close(ended)
+			groups.FollowControl(ctx, tt.c, zap.New(core), func(string) bool { return true }, func(news []groups.Control) { heard <- len(news) })
+		}()
+		select {
+		case n := <-heard:
+			if n != 0 {
+				t.Errorf("%s: got %d", name, n)
+			}
+		case <-time.After(20 * time.Second):
+			t.Errorf("%s: nothing is known", name)
+		}
+		stop()
+		<-ended
+		if n := lines.FilterLevelExact(zap.WarnLevel).Len(); n != 0 {
+			t.Errorf("%s: %v", name, lines.All())
+		}
+		if n := lines.Len(); n > tt.lines {
+			t.Errorf("%s: %d lines: %v", name, n, lines.All())
+		}
+	}
 }
 
 func TestAPlanIsMadeAnew(t *testing.T) {

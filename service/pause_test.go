@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"sync"
 	"testing"
@@ -13,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/millrace/millrace/groups"
+	"github.com/millrace/millrace/metrics"
 )
 
 // paused is a consumer whose group is told things, on a clock that a test turns.
@@ -37,13 +40,16 @@ func startPaused(t *testing.T) *paused {
 		p.ended <- p.run(p.ctx, "g", func(ctx context.Context) error {
 			p.note("joins")
 			<-ctx.Done()
-			time.Sleep(2 * time.Second) // it drains
+			pass(2 * time.Second) // it drains
 			p.note("left")
 			return p.err
 		})
 	}()
 	return p
 }
+
+// pass lets time go by on the clock of a bubble.
+func pass(d time.Duration) { <-time.After(d) }
 
 func (p *paused) note(what string) {
 	p.happened.Lock()
@@ -70,13 +76,13 @@ func TestAConsumerPausesAndGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := startPaused(t)
 		p.hear(nil)
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		p.tell(groups.Paused, time.Minute)
 		synctest.Wait()
 		if st := p.stats.tick(); !p.stats.isPaused("g") || st.Paused != "g by a@b until "+p.told["g"].Until.UTC().Format(time.RFC3339) {
 			t.Errorf("got %+v", st)
 		}
-		time.Sleep(20 * time.Second)
+		pass(20 * time.Second)
 		p.want(t, "joins at 0", "left at 12")
 		p.tell(groups.Running, 0)
 		p.want(t, "joins at 0", "left at 12", "joins at 30")
@@ -96,16 +102,16 @@ func TestAPauseEndsByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := startPaused(t)
 		p.tell(groups.Paused, 5*time.Second) // before it joins: it never does
-		time.Sleep(4 * time.Second)
+		pass(4 * time.Second)
 		p.want(t)
 		p.tell(groups.Paused, groups.PauseFor) // a new one replaces it
-		time.Sleep(groups.PauseFor - time.Second)
+		pass(groups.PauseFor - time.Second)
 		p.want(t)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		p.want(t, "joins at 604")
-		time.Sleep(time.Second)
+		pass(time.Second)
 		p.tell(groups.Paused, time.Second) // shorter than it takes to leave
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		p.want(t, "joins at 604", "left at 607", "joins at 607")
 		p.stop()
 		if err := <-p.ended; err != nil {
@@ -118,10 +124,12 @@ func TestAClusterThatIsSilentKeepsNobodyWaiting(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := startPaused(t)
-		time.Sleep(hearMost)
+		pass(hearMost)
 		p.want(t, "joins at 5")
 		p.stop()
-		<-p.ended
+		if err := <-p.ended; err != nil {
+			t.Error(err)
+		}
 	})
 }
 
@@ -154,6 +162,21 @@ func TestAPausedServiceIsReady(t *testing.T) {
 	p.paused = func(group string) bool { return held && group == "shipping" }
 	p.consumer("shipping")
 	p.ready(t, "paused before it had partitions")
+	m, err := metrics.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newStats("s")
+	s.set("running")
+	s.pause(groups.Control{Group: "shipping", Until: time.Date(2026, 11, 22, 9, 10, 0, 0, time.UTC)})
+	if st := s.tick(); st.State != "paused" {
+		t.Errorf("the state is %s", st.State)
+	}
+	rec := httptest.NewRecorder()
+	(&watching{m, p.health, s.paused}).handler().ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/readyz", nil))
+	if want := "ready: paused: shipping by somebody until 2026-11-22T09:10:00Z\n"; rec.Code != http.StatusOK || rec.Body.String() != want {
+		t.Errorf("got %d %q", rec.Code, rec.Body)
+	}
 	held = false
 	p.notReady(t, "no longer paused", "group shipping has assigned no partitions yet")
 }
