@@ -1,6 +1,7 @@
 package topics_test
 
 import (
+	"encoding/json"
 	"reflect"
 	"strings"
 	"testing"
@@ -44,6 +45,23 @@ func TestFormatIsReadBackAsTheSame(t *testing.T) {
 		if got := reread(t, s); !reflect.DeepEqual(got, s) {
 			text, _ := topics.Format(s)
 			t.Errorf("got\n%+v\nwant\n%+v\nin\n%s", got, s, text)
+		}
+		doc, err := json.Marshal(s) // as a plan carries it
+		var got topics.Spec
+		if err == nil {
+			err = json.Unmarshal(doc, &got)
+		}
+		if err != nil || !reflect.DeepEqual(got, s) {
+			t.Errorf("%v: got\n%+v\nwant\n%+v\nin\n%s", err, got, s, doc)
+		}
+	}
+}
+
+func TestASpecOfAnotherPlanIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, doc := range []string{`{"retention":"7x"}`, `{"retention":"0"}`, `{"naming":"x"}`, `{"partitions":"3"}`, `[]`} {
+		if err := json.Unmarshal([]byte(doc), &topics.Spec{}); err == nil {
+			t.Errorf("%s is taken", doc)
 		}
 	}
 }

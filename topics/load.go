@@ -227,17 +227,12 @@ func (p *fileParser) field(spec *Spec, key, value *yaml.Node, where map[string]*
 }
 
 func (p *fileParser) naming(key, value *yaml.Node) schemas.Naming {
-	switch v := p.text(key, value); v {
-	case "topic":
-		return schemas.ByTopic
-	case "record":
-		return schemas.ByRecord
-	case "topic-record":
-		return schemas.ByTopicRecord
-	default:
+	v := p.text(key, value)
+	naming, ok := namings[v]
+	if !ok {
 		p.flaw(value, "naming is %q: topic, record or topic-record is allowed", clip(v))
-		return schemas.ByTopic
 	}
+	return naming
 }
 
 // setting is the value of a configuration; a list may be written as one.

@@ -91,20 +91,21 @@ const NotSet = "broker default"
 // Change is one difference between the wanted topics and those of the cluster. It is plain data, complete in itself: it
 // may be printed, written as JSON, read again and applied.
 type Change struct {
-	Topic string
+	Topic string `json:"topic"`
 	// What differs: Create, Delete, Partitions, Replicas, Unmanaged, or the name of a configuration.
-	What string
+	What string `json:"what"`
 	// Have and Want are the two values in human units; NotSet for a configuration left to the broker. Apply does
 	// nothing when the cluster no longer has Have.
-	Have, Want string
+	Have string `json:"have"`
+	Want string `json:"want"`
 	// Spec is the topic to create; nil for every other change.
-	Spec *Spec `json:",omitempty"`
+	Spec *Spec `json:"spec,omitempty"`
 	// Destroys marks what Apply does only with its destroy argument: a topic deleted, a configuration unset.
-	Destroys bool
+	Destroys bool `json:"destroys,omitempty"`
 	// Refused is why the change is not possible, and what to do instead. Apply answers it with an error.
-	Refused string
+	Refused string `json:"refused,omitempty"`
 	// Warning is what one should know before applying. It stops nothing.
-	Warning string
+	Warning string `json:"warning,omitempty"`
 }
 
 // Acts reports whether Apply would change the cluster for c, given leave to destroy.

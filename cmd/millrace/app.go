@@ -88,8 +88,6 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
 	root.CompletionOptions.HiddenDefaultCmd = false
 	a.flags(root.PersistentFlags())
-	_ = root.RegisterFlagCompletionFunc("context", a.completeContexts)
-	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "jsonl", "raw"}, cobra.ShellCompDirectiveNoFileComp))
 	root.AddGroup(
 		&cobra.Group{ID: "run", Title: "Run:"},
 		&cobra.Group{ID: "look", Title: "Look and publish:"},
@@ -118,6 +116,7 @@ func (a *app) root() *cobra.Command {
 		c.cmd.GroupID = c.group
 		root.AddCommand(c.cmd)
 	}
+	a.completeFlags(root)
 	return root
 }
 
@@ -136,10 +135,10 @@ func (a *app) flags(fs *pflag.FlagSet) {
 		pf.Usage = strings.ReplaceAll(pf.Usage, "…", "...") // columns are counted in bytes
 		fs.AddFlag(pf)
 	})
-	fs.StringVarP(&a.contextFlag, "context", "c", "", "speak to this named `cluster` [MILLRACE_CONTEXT]; see millrace context")
-	fs.StringVar(&a.confirmFlag, "confirm", "", "write to the production context of this `name` without being asked")
+	fs.StringVarP(&a.contextFlag, "context", "c", "", "speak to this named `cluster` [MILLRACE_CONTEXT]")
+	fs.StringVar(&a.confirmFlag, "confirm", "", "write to this production context: its `name`")
 	fs.StringVarP(&a.output, "output", "o", "table", "`table`, json, jsonl or raw")
-	fs.BoolVar(&a.readOnly, "read-only", false, "refuse whatever would change the cluster [MILLRACE_READ_ONLY]")
+	fs.BoolVar(&a.readOnly, "read-only", false, "refuse to change anything [MILLRACE_READ_ONLY]")
 	fs.SortFlags = false
 	a.persistent = fs
 }

@@ -40,3 +40,31 @@ func (a *app) completeContexts(cmd *cobra.Command, args []string, prefix string)
 		return slices.Sorted(maps.Keys(a.config.contexts())), err
 	})(cmd, args, prefix)
 }
+
+// completeSubjects answers with the registry's subjects.
+func (a *app) completeSubjects(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(func(ctx context.Context) ([]string, error) {
+		reg, _, err := a.registry()
+		if err != nil {
+			return nil, err
+		}
+		return reg.Subjects(ctx)
+	})(cmd, args, prefix)
+}
+
+// completeFlags gives the flags of all commands whose value is a name their names. A flag is called after what it
+// takes, so a new one is completed without a word.
+func (a *app) completeFlags(cmd *cobra.Command) {
+	for flag, names := range map[string]cobra.CompletionFunc{
+		"topic": a.completeTopics, "group": a.completeGroups, "like": a.completeGroups,
+		"subject": a.completeSubjects, "context": a.completeContexts, "confirm": a.completeContexts,
+		"output": cobra.FixedCompletions([]string{"table", "json", "jsonl", "raw"}, cobra.ShellCompDirectiveNoFileComp),
+	} {
+		if cmd.LocalFlags().Lookup(flag) != nil {
+			_ = cmd.RegisterFlagCompletionFunc(flag, names) // an error is that the command has its own
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		a.completeFlags(sub)
+	}
+}

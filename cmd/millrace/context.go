@@ -50,6 +50,12 @@ func (a *app) guard(cmd *cobra.Command) error {
 	if dry, err := cmd.Flags().GetBool("dry-run"); err == nil && dry {
 		return nil
 	}
+	if err := a.resolve(); err != nil {
+		return err
+	}
+	if a.readOnly { // the connection would say so too, perhaps after half of the work, or never to who only serves
+		return refused(fmt.Errorf("nothing was tried: %w", kafka.ErrReadOnly))
+	}
 	return a.mayWrite()
 }
 
@@ -266,7 +272,7 @@ func (a *app) near(path string) string {
 		}
 	}
 	if dir, err := filepath.Abs(a.dir); err == nil {
-		if rel, err := filepath.Rel(dir, path); err == nil && len(rel) < len(path) {
+		if rel, err := filepath.Rel(dir, path); err == nil && filepath.IsLocal(rel) {
 			return rel
 		}
 	}

@@ -166,7 +166,8 @@ func TestDevDemo(t *testing.T) {
 	m := d.await(t, brokerLine)
 	addr, broker := m[1], number10(t, m[2])
 	registry := d.await(t, `registry +(http://127\.0\.0\.1:\d+)`)[1]
-	d.await(t, `export MILLRACE_BROKERS=`+addr+` MILLRACE_REGISTRY=`+registry)
+	d.await(t, `export MILLRACE_BROKERS=`+addr)
+	d.await(t, `export MILLRACE_REGISTRY=`+registry)
 	fraud := number10(t, d.await(t, fraudLine)[1])
 
 	t.Run("a second one in the directory is refused and told what to do", func(t *testing.T) {

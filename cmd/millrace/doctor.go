@@ -42,7 +42,7 @@ func bad(check, do, says string, args ...any) finding {
 func (a *app) doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
-		Short: "Look what is wrong with cluster, registry and this machine, and what to do",
+		Short: "Find what is wrong with cluster and registry, and what to do",
 		Long: `Look what is wrong with cluster, registry and this machine, and what to do.
 
 Asks every broker at its own address, reads versions, topics, groups, permissions and disks as far as the login may see

@@ -296,7 +296,7 @@ func (k *checkup) judgeGroups() []finding {
 	}
 	var out []finding
 	if len(lost) > 0 {
-		out = append(out, bad("groups", "a longer retention, and faster consumers; what is gone is skipped by  millrace groups offsets plan GROUP --at start", "records were deleted before a group read them: %s", some(lost)))
+		out = append(out, bad("groups", "a longer retention, or faster consumers; which partitions, says  millrace groups describe "+strings.Fields(lost[0])[0], "records were deleted before a group read them: %s", some(lost)))
 	}
 	if len(risky) > 0 {
 		out = append(out, warn("groups", "start or add consumers, or lengthen the retention", "far behind, and soon without the records they have not read: %s", some(risky)))

@@ -15,7 +15,7 @@ func TestMillraceAloneIsFriendly(t *testing.T) {
 		t.Errorf("got %q and %q", r.out, r.err)
 	}
 	for line := range strings.Lines(r.out) {
-		if len([]rune(line)) > 121 {
+		if len([]rune(line)) > 81 { // with its end
 			t.Errorf("wider than a terminal: %s", line)
 		}
 	}

@@ -19,7 +19,8 @@ func (a *app) formats(allowed ...string) error {
 	return usage(fmt.Errorf("-o %s: allowed are %s", a.output, strings.Join(allowed, ", ")))
 }
 
-// list prints rows: as a table, as one JSON document with a version, or as one JSON object a line.
+// list prints rows: as a table, as one JSON document with a version, or as one JSON object a line. Lines carry no version,
+// because "millrace":1 at the beginning of a line says that it is an envelope, which produce takes apart.
 func list[T any](a *app, name string, rows []T, header string, row func(T) []any) error {
 	if err := a.formats("table", "json", "jsonl"); err != nil {
 		return err

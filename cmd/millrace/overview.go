@@ -12,10 +12,10 @@ import (
 	"github.com/millrace/millrace/service"
 )
 
-const overview = `Millrace leads events from the service where they happen, over Kafka, to whoever needs them.
+const overview = `Millrace leads events from where they happen, over Kafka, to who needs them.
 
 Start here:
-  millrace dev                           a cluster, a registry and a demo on this machine
+  millrace dev                           a cluster and registry on this machine
   millrace topics ls                     what is there
   millrace tail shop.orders -n 5         the last events, decoded
   millrace tail shop.orders              what happens now, until Ctrl-C
@@ -23,8 +23,9 @@ Start here:
 
 All commands:    millrace help
 One command:     millrace tail --help
-Another cluster: millrace -B host:port …   or one by name: millrace -c NAME …; see millrace help connecting
 What is wrong:   millrace doctor
+Another cluster: millrace -B host:port …, or by name: millrace -c NAME …
+                 (millrace help connecting, millrace context --help)
 `
 
 // connectingTopic is a page of help: every way to reach a cluster and a registry.

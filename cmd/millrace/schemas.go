@@ -22,16 +22,17 @@ import (
 func (a *app) schemasCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "schemas",
-		Short: "Schemas as code: register a folder of .avsc, look at what is registered",
+		Short: "Schemas as code: register a folder of .avsc, look at what is there",
 		Args:  noSuchCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	var version int
 	get := &cobra.Command{
 		Use: "get SUBJECT|ID", Short: "Print a schema, the latest version or another, by subject or by id",
-		Example: "  millrace schemas get shop.orders-value\n  millrace schemas get shop.orders-value --version 1\n  millrace schemas get 1 -o raw",
-		Args:    names("a subject or an id", 1, 1),
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.schemasGet(cmd.Context(), args[0], version) },
+		Example:           "  millrace schemas get shop.orders-value\n  millrace schemas get shop.orders-value --version 1\n  millrace schemas get 1 -o raw",
+		Args:              names("a subject or an id", 1, 1),
+		ValidArgsFunction: a.completeSubjects,
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.schemasGet(cmd.Context(), args[0], version) },
 	}
 	get.Flags().IntVar(&version, "version", 0, "print this `version` of the subject, counted from 1")
 	cmd.AddCommand(&cobra.Command{

@@ -4,10 +4,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 
@@ -19,7 +23,7 @@ import (
 const (
 	drawEvery  = 250 * time.Millisecond
 	plainEvery = 3 * time.Second
-	notesShown = 6
+	noteLines  = 10
 	notesKept  = 200
 	ctrlC      = 3
 )
@@ -46,6 +50,22 @@ type board struct {
 type note struct {
 	at   time.Time
 	text string
+}
+
+// lines is the note over lines of at most width-1 characters, broken between words; a longer word is cut by the screen.
+func (n note) lines(width int) []styled {
+	const indent = "         " // of the time
+	line, words := n.at.Format("15:04:05"), 0
+	var lines []styled
+	for word := range strings.FieldsSeq(n.text) {
+		if words > 0 && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width-1 {
+			lines = append(lines, styled{line, plain})
+			line, words = indent[1:], 0
+		}
+		line += " " + word
+		words++
+	}
+	return append(lines, styled{line, plain})
 }
 
 // row is a service.
@@ -192,7 +212,7 @@ type styled struct {
 
 // places says what runs where and what to type next. It changes with a crash only.
 func (b *board) places() []styled {
-	lines := []styled{{"Millrace dev: one broker, not replicated, for development; everything is kept in " + b.flags.data, bold}}
+	lines := []styled{{"Millrace dev: one broker, not replicated; data and logs/ are in " + b.flags.data, bold}}
 	if b.down == "" {
 		lines = append(lines, styled{fmt.Sprintf("  broker    %-26s pid %d%s", b.broker.Addr, b.broker.PID, times(b.crashes, "crash")), plain})
 	} else {
@@ -204,14 +224,29 @@ func (b *board) places() []styled {
 	if b.registry != "" {
 		lines = append(lines, styled{"  registry  " + b.registry, plain})
 	}
-	lines = append(lines, styled{fmt.Sprintf("  logs      %s/logs", b.flags.data), plain}, styled{"  promise   " + b.promise(), plain}, styled{}, styled{"In another terminal:", bold})
+	lines = append(lines, styled{"  promise   " + b.promise(), plain}, styled{}, styled{elsewhere(), bold})
 	if b.broker.Addr != defaultHere(9092) || b.registry != "" && b.registry != "http://"+defaultHere(8081) {
-		lines = append(lines, styled{"  " + export(devbroker.Holder{Broker: b.broker.Addr, Registry: b.registry}), plain})
+		lines = append(lines, styled{"  " + export(devbroker.Holder{Broker: b.broker.Addr}), plain})
+		if b.registry != "" {
+			lines = append(lines, styled{"  export MILLRACE_REGISTRY=" + b.registry, plain})
+		}
 	}
 	for _, next := range b.next() {
-		lines = append(lines, styled{fmt.Sprintf("  %-44s %s", next[0], next[1]), plain})
+		lines = append(lines, styled{fmt.Sprintf("  %-40s %s", next[0], next[1]), plain})
 	}
 	return lines
+}
+
+// elsewhere heads what to type next, which begins with millrace: from a build that is not on the PATH it says how.
+func elsewhere() string {
+	dir := filepath.Dir(os.Args[0])
+	if _, err := exec.LookPath("millrace"); err == nil || dir == "." {
+		return "In another terminal:"
+	}
+	if !filepath.IsAbs(dir) {
+		dir = "$PWD/" + dir
+	}
+	return "In another terminal, after  export PATH=" + dir + ":$PATH"
 }
 
 // promise is what the broker keeps and what it does not, on one line of 80 characters.
@@ -241,8 +276,8 @@ func (b *board) next() [][2]string {
 	if len(b.specs) == 0 {
 		return [][2]string{
 			{"millrace topics ls", "what is there: nothing yet"},
-			{"millrace topics apply DIR", "create what the topic files in DIR declare"},
-			{"millrace dev --demo", "the same with a demo shop (stop this one first)"},
+			{"millrace topics apply DIR", "create what the files in DIR declare"},
+			{"millrace dev --demo", "with a demo shop (stop this one)"},
 		}
 	}
 	topic := b.specs[0].Name
@@ -252,8 +287,8 @@ func (b *board) next() [][2]string {
 		}
 	}
 	next := [][2]string{
-		{"millrace tail " + topic + " -n 5", "the last events, decoded; without -n what happens now"},
-		{"millrace groups lag", "who is behind, in events and in seconds"},
+		{"millrace tail " + topic + " -n 5", "the last events; without -n, live"},
+		{"millrace groups lag", "who is behind, in events and seconds"},
 	}
 	if b.flags.demo {
 		next = append(next, [2]string{"millrace tail " + topic + ".shipping.dlq", "what could not be handled, and why"})
@@ -301,8 +336,9 @@ func (b *board) keys() styled {
 	return styled{"q quits", faint}
 }
 
-// block is the whole screen, at most height lines.
-func (b *board) block(height int) []styled {
+// block is the whole screen, at most height lines. Of the notes the newest stand in it, over as many lines as they need:
+// what happened is often said at their end.
+func (b *board) block(width, height int) []styled {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	lines := b.places()
@@ -310,11 +346,20 @@ func (b *board) block(height int) []styled {
 		lines = append(append(lines, styled{}), t...)
 	}
 	lines = append(lines, styled{}, b.keys())
-	room := min(notesShown, height-len(lines)-1)
-	for i := max(0, len(b.notes)-max(room, 0)); i < len(b.notes); i++ {
-		n := b.notes[i]
-		lines = append(lines, styled{n.at.Format("15:04:05 ") + n.text, plain})
+	room := min(noteLines, height-len(lines)-1)
+	var notes []styled
+	for _, n := range slices.Backward(b.notes) {
+		whole := n.lines(width)
+		if left := room - len(notes); len(whole) > left {
+			if len(notes) == 0 && left > 0 { // better its beginning than nothing
+				notes = whole[:left]
+				notes[left-1].text += " …"
+			}
+			break
+		}
+		notes = append(whole, notes...)
 	}
+	lines = append(lines, notes...)
 	return lines[:min(len(lines), max(height-1, 1))]
 }
 
@@ -374,7 +419,7 @@ func (s *screen) drawBlock(b *board) {
 	if err != nil || width < 1 || height < 2 {
 		width, height = 80, 24
 	}
-	lines := b.block(height)
+	lines := b.block(width, height)
 	var out strings.Builder
 	if s.drawn > 0 {
 		fmt.Fprintf(&out, "\x1b[%dA", min(s.drawn, height-1))

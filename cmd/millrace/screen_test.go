@@ -31,13 +31,13 @@ func text(lines []styled) string {
 
 func TestBoard(t *testing.T) {
 	t.Parallel()
-	got := text(demoBoard().block(50))
+	got := text(demoBoard().block(200, 50))
 	for _, want := range []string{"127.0.0.1:9092", "pid 7", "http://127.0.0.1:8081", "fraud", "25.0/s", "1,200 of 1,234", "3 of 90 flagged", "q quits"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in:\n%s", want, got)
 		}
 	}
-	if strings.Contains(got, "export") {
+	if strings.Contains(got, "export MILLRACE") {
 		t.Errorf("where the command looks anyway there is nothing to export:\n%s", got)
 	}
 }
@@ -47,12 +47,12 @@ func TestBoardSaysWhatItPromises(t *testing.T) {
 	t.Parallel()
 	for sync, want := range map[bool]string{false: "a power failure may (see --sync)", true: "a bad disk may"} {
 		b := newBoard(devFlags{sync: sync})
-		for _, l := range b.block(50) {
+		for _, l := range b.block(200, 50) {
 			if strings.Contains(l.text, "promise") && (!strings.HasSuffix(l.text, want) || len(l.text) > 80) {
 				t.Errorf("sync %v: got %q, want a line of 80 characters that ends with %q", sync, l.text, want)
 			}
 		}
-		if got := text(b.block(50)); !strings.Contains(got, want) {
+		if got := text(b.block(200, 50)); !strings.Contains(got, want) {
 			t.Errorf("sync %v: no %q in:\n%s", sync, want, got)
 		}
 	}
@@ -62,11 +62,11 @@ func TestBoardSaysThatTheBrokerIsFull(t *testing.T) {
 	t.Parallel()
 	b := demoBoard()
 	b.brokerFull(true)
-	if got := text(b.block(50)); !strings.Contains(got, "FULL") || !strings.Contains(got, "refuses writes") {
+	if got := text(b.block(200, 50)); !strings.Contains(got, "FULL") || !strings.Contains(got, "refuses writes") {
 		t.Errorf("nothing of it in:\n%s", got)
 	}
 	b.brokerFull(false)
-	if got := text(b.block(50)); strings.Contains(got, "FULL") || !strings.Contains(got, "has room again") {
+	if got := text(b.block(200, 50)); strings.Contains(got, "FULL") || !strings.Contains(got, "has room again") {
 		t.Errorf("still in:\n%s", got)
 	}
 }
@@ -78,9 +78,18 @@ func TestBoardFitsTheTerminal(t *testing.T) {
 		b.note("one\ntwo")
 	}
 	for height := 2; height < 40; height++ {
-		if n := len(b.block(height)); n >= height {
+		if n := len(b.block(80, height)); n >= height {
 			t.Errorf("%d lines on a terminal of %d: the top would scroll away", n, height)
 		}
+	}
+	b.note("dead letter in shop.orders.shipping.dlq: poison, from shop.orders partition 5 offset 66: decode it, it has a length below nought")
+	for _, l := range b.block(80, 24) {
+		if n := len([]rune(l.text)); strings.Contains(l.text, "…") || n > 79 && !strings.Contains(l.text, "RESULT") && !strings.Contains(l.text, "/s ") {
+			t.Errorf("%d characters on a terminal of 80: %q", n, l.text)
+		}
+	}
+	if got := text(b.block(80, 24)); !strings.Contains(got, "below nought") {
+		t.Errorf("the end of the last note is not in:\n%s", got)
 	}
 	if got := clip("äöü", 2); got != "ä…" {
 		t.Errorf("clip: got %q, want ä…", got)
@@ -96,7 +105,7 @@ func TestBoardSaysWhenAKilledConsumerHasCaughtUp(t *testing.T) {
 			r.pid = pid
 			b.positionLocked(r, done, end)
 		})
-		return text(b.block(50))
+		return text(b.block(200, 50))
 	}
 	b.row("fraud", func(r *row) { r.killed, r.owes = true, owesNow })
 	for _, step := range []struct {

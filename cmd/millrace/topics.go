@@ -22,7 +22,7 @@ import (
 func (a *app) topicsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "topics",
-		Short: "Topics as code: plan and apply a folder of files, look at what is there",
+		Short: "Topics as code: plan, apply, drift, import; look at what is there",
 		Args:  noSuchCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

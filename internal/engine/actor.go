@@ -30,6 +30,7 @@ type actor struct {
 	m     *member
 	id    cursor.ID
 	lease cursor.Lease
+	start int64
 	skip  []cursor.Run // resolved by an earlier owner
 	ring  *ring
 
@@ -50,7 +51,7 @@ type actor struct {
 	records int64 // held: queued or in work
 	bytes   int64
 	next    int64     // offset of the next record to come
-	rewound bool      // the next record was here before: it must be the one at next
+	rewound int64     // where reading would go on had a step back no effect, 0 when there was none
 	idle    time.Time // since when nothing is held
 
 	end    atomic.Int64 // of the log, as the last fetch saw it; -1 before
@@ -69,7 +70,7 @@ type actor struct {
 
 func newActor(m *member, id cursor.ID, c cursor.Claimed, start int64) *actor {
 	a := &actor{
-		m: m, id: id, lease: c.Lease, skip: c.Done, ring: newRing(m.cfg.Batch),
+		m: m, id: id, lease: c.Lease, start: start, skip: c.Done, ring: newRing(m.cfg.Batch),
 		drained: make(chan struct{}), exited: make(chan struct{}), wake: make(chan struct{}, 1),
 		items: make([]Item, 0, m.cfg.Batch), next: start, committed: start, dirty: c.Fresh, idle: time.Now(),
 	}
@@ -93,7 +94,7 @@ func (a *actor) put(records []*kgo.Record, bytes int64) bool {
 	a.queue = append(a.queue, records)
 	a.records += int64(len(records))
 	a.bytes += bytes
-	a.next, a.rewound = records[len(records)-1].Offset+1, false
+	a.next, a.rewound = records[len(records)-1].Offset+1, 0
 	a.signal()
 	return true
 }
@@ -244,15 +245,18 @@ func (a *actor) take() {
 	}
 }
 
-// track adds r to the ring and to the batch, or only to the ring when the cursor says that it is resolved.
-// The ring is never full: a batch is worked off before the next is filled.
+// track adds r to the ring and to the batch, or only to the ring when the cursor says that it is resolved, or when
+// it is the marker of a transaction, which the position must pass or a lag would rest above 0. The ring is never full: a batch is worked off before the next is filled.
 func (a *actor) track(r *kgo.Record) (skipped bool) {
 	seq, ok := a.ring.track(r.Offset, r.LeaderEpoch)
 	if !ok {
-		a.ring.sweep()
-		if seq, ok = a.ring.track(r.Offset, r.LeaderEpoch); !ok {
-			panic("engine: the ring is smaller than a batch")
-		}
+		panic("engine: the ring is smaller than a batch")
+	}
+	if r.Attrs.IsControl() {
+		return a.ring.mark(seq)
+	}
+	if r.Offset < a.start { // the log was cut and written again: what was resolved above were other records
+		a.skip = nil
 	}
 	for len(a.skip) > 0 && a.skip[0].To <= r.Offset {
 		a.skip = a.skip[1:]
@@ -425,9 +429,11 @@ func (a *actor) giveBack(share float64) bool {
 	a.mu.Lock()
 	var records, bytes int64
 	from := int64(-1)
-	for n := len(a.queue); n > 0 && !a.closed && a.m.gate.share(a.records-records, a.bytes-bytes) > share; n = len(a.queue) {
+	// One record stays at least: it resumes the partition when it is resolved.
+	for n := len(a.queue); n > 0 && !a.closed && a.records-records > 1 && a.m.gate.share(a.records-records, a.bytes-bytes) > share; n = len(a.queue) {
 		chunk := a.queue[n-1]
 		r := chunk[len(chunk)-1]
+		chunk[len(chunk)-1] = nil // else the slab would hold it, and memory know no bound
 		records, bytes, from = records+1, bytes+size(r), r.Offset
 		if a.queue[n-1] = chunk[:len(chunk)-1]; len(chunk) == 1 {
 			a.queue = a.queue[:n-1]
@@ -436,7 +442,7 @@ func (a *actor) giveBack(share float64) bool {
 	if from >= 0 {
 		a.records -= records
 		a.bytes -= bytes
-		a.next, a.rewound = from, true
+		a.next, a.rewound = from, max(a.rewound, a.next)
 		a.setPaused(true)
 	}
 	a.mu.Unlock()
@@ -448,6 +454,12 @@ func (a *actor) giveBack(share float64) bool {
 		a.m.fail(fmt.Errorf("go back to offset %d of %s: %w", from, a.id, err)) // else these records would be skipped
 	}
 	return true
+}
+
+// notRewound reports that records begin at first although the partition stepped back before it: the step had no effect.
+// Retention and compaction may have removed what the step was for.
+func (a *actor) notRewound(first, logStart int64) bool {
+	return a.rewound > 0 && first >= a.rewound && logStart <= a.next
 }
 
 // hungry reports whether the partition has had nothing to do for a while though its log is known to have more.

@@ -52,19 +52,17 @@ func (g *gate) share(records, bytes int64) float64 {
 // the gate before it is noticed; and it waits for some room, because polling for one record at a time is slow. A
 // record's size is not known before it is polled: the mean of those in the gate stands for it.
 func (g *gate) room(ctx context.Context, partitions int) int {
-	quantum := max(g.maxRecords/int64(4*max(partitions, 1)), min(g.maxRecords, minPoll))
-	least := max(1, min(minPoll, g.maxRecords/int64(4*max(partitions, 1))))
 	var shut *time.Timer
 	for ctx.Err() == nil {
 		g.waiting.Store(true)
 		records, bytes := g.records.Load(), g.bytes.Load()
-		free := g.maxRecords - records
-		if mean := bytes / max(records, 1); mean > 0 {
-			free = min(free, (g.maxBytes-bytes)/mean)
-		}
-		if bytes < g.maxBytes && free >= least || records == 0 {
+		mean := max(bytes/max(records, 1), 1)
+		most := min(g.maxRecords, max(g.maxBytes/mean, 1)) // in the gate
+		free := min(g.maxRecords-records, max((g.maxBytes-bytes)/mean, 1))
+		part := most / int64(4*max(partitions, 1))
+		if bytes < g.maxBytes && free >= max(min(part, minPoll), 1) || records == 0 {
 			g.waiting.Store(false)
-			return int(min(max(free, 1), quantum))
+			return int(min(max(free, 1), max(part, min(most, minPoll))))
 		}
 		if shut == nil {
 			shut = time.NewTimer(shutAfter)

@@ -22,6 +22,7 @@ import (
 const (
 	startTimeout   = 20 * time.Second       // to reach the cluster and find the topics
 	unknownTimeout = 3 * time.Second        // a topic may be so young that not every broker knows it
+	metadataAge    = time.Minute            // partitions that are added are found that soon
 	listTimeout    = 10 * time.Second       // of the offsets that partitions start at
 	leaveTimeout   = 2 * time.Second        // for the client to leave, once the last commit is done
 	resignTimeout  = time.Second            // to tell the coordinator without it
@@ -36,7 +37,8 @@ type GroupConfig struct {
 	// Topics are read whole: their partitions are shared out among the group's members.
 	Topics []string
 	// Start is where partitions without a committed offset start. Defaults to the log start. A place outside
-	// the log is moved to its nearer end.
+	// the log is moved to its nearer end. Partitions that are added to a topic while the member runs start at their
+	// log start, or at Start if it is a time.
 	Start position.Point
 	// InstanceID makes the member static: it may be away for SessionTimeout without a rebalance. It must be
 	// unique in the group and stable over restarts, like a StatefulSet's ordinal; a Pod's name in a Deployment is
@@ -84,10 +86,16 @@ type Group struct {
 	cluster kafka.Cluster
 	cfg     GroupConfig
 	store   *cursor.Group
-	topics  map[string][16]byte // ids, known before ready
-	ready   chan struct{}       // closed when client is set
+	topics  map[string]topic // known before ready
+	ready   chan struct{}    // closed when client is set
 	client  atomic.Pointer[kgo.Client]
 	admin   atomic.Pointer[kadm.Client] // a client of its own: requests of the consumer's wait behind its long polls
+}
+
+// topic is a topic as it was when Run began.
+type topic struct {
+	id         [16]byte // zeros, from a broker that has no ids
+	partitions int32
 }
 
 // NewGroup returns a feed for cfg. It connects in Run.
@@ -177,8 +185,8 @@ func (g *Group) resign(ctx context.Context, client, side *kgo.Client) error {
 	return kerr.ErrorForCode(resp.ErrorCode)
 }
 
-// find returns the ids of the topics. A topic without an id, from a broker that has none, gets zeros.
-func (g *Group) find(ctx context.Context, admin *kadm.Client) (map[string][16]byte, error) {
+// find returns the topics.
+func (g *Group) find(ctx context.Context, admin *kadm.Client) (map[string]topic, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	unknownUntil := time.Now().Add(unknownTimeout)
@@ -187,7 +195,7 @@ func (g *Group) find(ctx context.Context, admin *kadm.Client) (map[string][16]by
 		if err != nil {
 			return nil, fmt.Errorf("look up topics: %w", g.explain(err, "Read", g.cfg.Topics...))
 		}
-		ids := make(map[string][16]byte, len(g.cfg.Topics))
+		found := make(map[string]topic, len(g.cfg.Topics))
 		for _, t := range g.cfg.Topics {
 			d := meta.Topics[t]
 			switch {
@@ -196,10 +204,10 @@ func (g *Group) find(ctx context.Context, admin *kadm.Client) (map[string][16]by
 			case d.Err != nil:
 				return nil, fmt.Errorf("look up topic %s: %w", t, g.explain(d.Err, "Read", t))
 			}
-			ids[t] = d.ID
+			found[t] = topic{d.ID, int32(len(d.Partitions))}
 		}
 		if err == nil {
-			return ids, nil
+			return found, nil
 		}
 		if time.Now().After(unknownUntil) {
 			return nil, err
@@ -232,8 +240,10 @@ func (g *Group) options(o Owner) []kgo.Opt {
 		kgo.ConsumerGroup(g.cfg.Group),
 		kgo.ConsumeTopics(g.cfg.Topics...),
 		kgo.FetchIsolationLevel(level),
+		kgo.KeepControlRecords(),
 		kgo.FetchMaxBytes(fetchSize),
 		kgo.FetchMaxWait(fetchWait),
+		kgo.MetadataMaxAge(metadataAge),
 		// Never skip: where the log was cut and nobody can say where, everything is read again.
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
@@ -308,7 +318,7 @@ func (g *Group) ids(partitions map[string][]int32) []cursor.ID {
 	var ids []cursor.ID
 	for t, ps := range partitions {
 		for _, p := range ps {
-			ids = append(ids, cursor.ID{Reader: g.cfg.Group, Topic: t, TopicID: g.topics[t], Partition: p})
+			ids = append(ids, cursor.ID{Reader: g.cfg.Group, Topic: t, TopicID: g.topics[t].id, Partition: p})
 		}
 	}
 	return ids
@@ -327,12 +337,23 @@ func (g *Group) Poll(ctx context.Context, limit int) kgo.Fetches {
 			t := &fetches[i].Topics[j]
 			for k := range t.Partitions {
 				if p := &t.Partitions[k]; p.Err != nil {
-					p.Err = g.explain(p.Err, "Read", t.Topic)
+					p.Err = g.sessionError(g.explain(p.Err, "Read", t.Topic))
 				}
 			}
 		}
 	}
 	return fetches
+}
+
+// sessionError names the group, and what a person can do, where err is about the membership.
+func (g *Group) sessionError(err error) error {
+	if _, ok := errors.AsType[*kgo.ErrGroupSession](err); !ok {
+		return err
+	}
+	if errors.Is(err, kerr.FencedInstanceID) {
+		return fmt.Errorf("member of group %s: another process has joined with InstanceID %q, which must be unique: %w", g.cfg.Group, g.cfg.InstanceID, err)
+	}
+	return fmt.Errorf("member of group %s: %w", g.cfg.Group, err)
 }
 
 // Release implements [Feed].
@@ -380,7 +401,11 @@ func (g *Group) Starts(ctx context.Context, ids []cursor.ID) (map[cursor.ID]int6
 		if err != nil {
 			return nil, fmt.Errorf("list offsets of %s: %w", id, g.explain(err, "Describe", id.Topic))
 		}
-		out[id] = resolve(g.cfg.Start, id.Partition, from, until, at)
+		start := g.cfg.Start
+		if id.Partition >= g.topics[id.Topic].partitions && start.Kind != position.Time {
+			start = position.Point{} // added since: all of it is new, and an end as it is now would skip some
+		}
+		out[id] = resolve(start, id.Partition, from, until, at)
 	}
 	return out, nil
 }

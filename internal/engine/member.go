@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
@@ -160,7 +161,11 @@ func (m *member) fail(err error) {
 
 // problem tells of an error that does not end Run.
 func (m *member) problem(id cursor.ID, err error) {
-	m.cfg.Log.Error("partition has a problem", zap.String("topic", id.Topic), zap.Int32("partition", id.Partition), zap.Error(err))
+	if id == (cursor.ID{}) { // not a partition's but the membership's, which the client restores by itself
+		m.cfg.Log.Warn("the membership has a problem and is tried again", zap.Error(err))
+	} else {
+		m.cfg.Log.Error("partition has a problem", zap.String("topic", id.Topic), zap.Int32("partition", id.Partition), zap.Error(err))
+	}
 	if m.cfg.Observer != nil {
 		m.cfg.Observer.Problem(id, err)
 	}
@@ -251,7 +256,7 @@ func (m *member) deliver(fetches kgo.Fetches) (fatal error) {
 		if len(p.Records) == 0 {
 			return
 		}
-		if first := p.Records[0].Offset; a.rewound && first > a.next && fatal == nil {
+		if first := p.Records[0].Offset; a.notRewound(first, p.LogStartOffset) && fatal == nil {
 			fatal = fmt.Errorf("read %s: went back to offset %d and got %d: ending, so that nothing is skipped", a.id, a.next, first)
 			return
 		}
@@ -298,15 +303,22 @@ func (m *member) fetchError(a *actor, p kgo.FetchTopicPartition) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, kgo.ErrClientClosed) {
 		return nil
 	}
-	if p.Topic != "" {
+	switch {
+	case errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.UnknownTopicOrPartition):
+		err = fmt.Errorf("read %s/%d: the topic was deleted while it was read, and one of its name is another log: "+
+			"see that it exists, and start again: %w", p.Topic, p.Partition, err)
+	case p.Topic != "":
 		err = fmt.Errorf("read %s/%d: %w", p.Topic, p.Partition, err)
 	}
 	if fatalFetch(p.Err) {
 		return err
 	}
-	id := cursor.ID{Topic: p.Topic, Partition: p.Partition}
-	if a != nil {
+	var id cursor.ID
+	switch {
+	case a != nil:
 		id = a.id
+	case p.Topic != "":
+		id = cursor.ID{Topic: p.Topic, Partition: p.Partition}
 	}
 	m.problem(id, err)
 	return nil

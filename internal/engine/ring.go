@@ -51,11 +51,19 @@ func (r *ring) reset(position int64, epoch int32) {
 	r.position, r.epoch, r.moved = position, epoch, true
 }
 
-// track adds a delivered record. It reports false when the ring is full: reading must stop until the head moves.
+// track adds a delivered record. It reports false when the ring is full of unresolved ones: reading must stop until
+// the head moves.
 func (r *ring) track(offset int64, epoch int32) (seq uint64, ok bool) {
 	seq = r.tail.Load()
 	if seq-r.head.Load() > r.mask {
-		return 0, false
+		// A sweep may have left the head to a snapshot that has not come to it yet: wait for that one.
+		r.advance.Lock()
+		r.move()
+		r.advance.Unlock()
+		r.sweep()
+		if seq-r.head.Load() > r.mask {
+			return 0, false
+		}
 	}
 	s := &r.slots[seq&r.mask]
 	s.offset, s.epoch = offset, epoch

@@ -126,6 +126,53 @@ func TestRingHeadNeverStandsStill(t *testing.T) {
 	}
 }
 
+// A sweep that finds the lock taken leaves the head to the snapshot that holds it. The batch it was called for is
+// resolved all the same: the next one finds room, whenever the snapshot comes to moving the head.
+func TestRingIsNotFullOfResolvedRecords(t *testing.T) {
+	t.Parallel()
+	const size = 4
+	r := newRing(size)
+	batch := func(from int64) {
+		var seqs [size]uint64
+		for i := range seqs {
+			seq, ok := r.track(from+int64(i), 0)
+			if !ok {
+				t.Fatalf("full at offset %d, although all before are resolved", from+int64(i))
+			}
+			seqs[i] = seq
+		}
+		for _, seq := range seqs {
+			r.mark(seq)
+		}
+		r.sweep()
+	}
+	r.advance.Lock() // a snapshot that has not moved the head yet
+	batch(0)
+	r.advance.Unlock()
+	batch(size)
+
+	done := make(chan struct{})
+	var snapshots sync.WaitGroup
+	snapshots.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				r.snapshot()
+			}
+		}
+	})
+	for n := int64(2); n < 50_000; n++ {
+		batch(n * size)
+	}
+	close(done)
+	snapshots.Wait()
+	if c, _ := r.snapshot(); c.Position != 50_000*size {
+		t.Errorf("position %d, want %d", c.Position, 50_000*size)
+	}
+}
+
 // Any order of completions over many laps: the position is what a simple list says.
 func TestRingAgainstAList(t *testing.T) {
 	t.Parallel()

@@ -35,7 +35,7 @@ const markKey = `{"magic":0,"keytype":"NOOP"}`
 func (k key) bytes() []byte {
 	dst := append([]byte(`{"keytype":"`), k.kind...)
 	dst = append(dst, '"')
-	if k.subject != "" {
+	if k.subject != "" || k.kind == keySchema {
 		dst = append(dst, `,"subject":`...)
 		dst = appendString(dst, k.subject)
 	}

@@ -377,6 +377,18 @@ func groupsAndDeadLetters(s *shell) {
 		t.Errorf("dead letters %v, want %v", dead, want)
 	}
 
+	for command, says := range map[string][]string{
+		"bin/millrace groups why shipping":                                     {"shipping"},
+		"bin/millrace find --topics shop --from -1h --where 'value.cents>900'": {"shop.OrderPlaced"},
+		"bin/millrace trace shop.orders/0@0":                                   {"shop.OrderPlaced", "shipping"},
+	} {
+		out, _ := s.run(t, 0, command, "")
+		has(t, command, out, says...)
+	}
+	s.run(t, 0, "bin/millrace doctor", "")
+	s.run(t, 3, "bin/millrace groups offsets plan shipping --at start", "")
+	s.run(t, 0, "bin/millrace context ls", "")
+
 	if code := shipping.stop(t, os.Interrupt); code != 0 {
 		t.Errorf("a service that is stopped exits %d\n%s", code, shipping.err)
 	}

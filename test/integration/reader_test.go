@@ -148,7 +148,7 @@ func (l *log) step(words ...string) { l.script = append(l.script, strings.Join(w
 func (l *log) send(name string, partition, n int, fate string) {
 	for range n {
 		l.n++
-		stamp := began.Add(time.Duration(l.rng.Int64N(600_000)) * time.Millisecond)
+		stamp := began.Add(time.Duration(l.rng.Int64N(120)) * 5 * time.Second) // many are the same
 		key, value := fmt.Sprint("k", l.rng.IntN(5)), fmt.Sprintf(`{"n":%d,"fate":%q}`, l.n, fate)
 		if l.rng.IntN(6) == 0 {
 			key = "-"

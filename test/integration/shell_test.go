@@ -62,6 +62,9 @@ func (s *shell) write(t *testing.T, name, text string) {
 func (s *shell) command(ctx context.Context, line string) *exec.Cmd {
 	s.typed = append(s.typed, line)
 	args := strings.Fields(line)
+	for i, a := range args { // README quotes expressions, which have no blanks
+		args[i] = strings.Trim(a, "'")
+	}
 	cmd := exec.CommandContext(ctx, filepath.Join(s.dir, args[0]), args[1:]...)
 	cmd.Dir, cmd.Env, cmd.WaitDelay = s.dir, s.env, time.Second
 	return cmd
