@@ -30,6 +30,8 @@ const (
 type health struct {
 	now   func() time.Time
 	phase func() string // of Status.State
+	// paused reports whether a group was told to pause: what it lacks then, it is not to have. Nil is never.
+	paused func(group string) bool
 
 	mu     sync.Mutex
 	checks map[string]*failing // by what is asked: the cluster, the registry
@@ -71,6 +73,9 @@ func (h *health) missing() []string {
 	}
 	slices.Sort(out)
 	for _, m := range h.roles {
+		if h.paused != nil && h.paused(m.group) {
+			continue
+		}
 		out = append(out, m.missing(now)...)
 	}
 	return out

@@ -25,6 +25,7 @@ import (
 type watching struct {
 	metrics *metrics.Metrics
 	health  *health
+	paused  func() string // who has paused what
 }
 
 // Trace sends spans of what is published and received to provider. Call it before Producer and Consume. Without it
@@ -61,7 +62,8 @@ func (s *Service) watch(ctx context.Context) (stop func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.watching = &watching{m, newHealth(time.Now, s.stats.state)}
+	s.watching = &watching{m, newHealth(time.Now, s.stats.state), s.stats.paused}
+	s.watching.health.paused = s.stats.isPaused
 	s.Cluster.Hooks = append(s.Cluster.Hooks, m.Hooks()...)
 	url := "http://" + ln.Addr().String()
 	s.stats.serves(url + "/metrics")
@@ -101,6 +103,10 @@ func (w *watching) handler() http.Handler {
 	mux.HandleFunc("GET /readyz", func(rw http.ResponseWriter, _ *http.Request) {
 		if missing := w.health.missing(); len(missing) > 0 {
 			http.Error(rw, "not ready: "+strings.Join(missing, "; "), http.StatusServiceUnavailable)
+			return
+		}
+		if by := w.paused(); by != "" { // to restart it would change nothing
+			fmt.Fprintln(rw, "ready: paused:", by)
 			return
 		}
 		fmt.Fprintln(rw, "ready")

@@ -31,6 +31,14 @@
 // a minute, nor a partition moves on for as long because of an error; and from the moment it is told to stop. Without
 // the flag nothing listens and nothing is measured.
 //
+// # Pause
+//
+// A consumer whose group is told to pause (millrace groups pause, or groups offsets apply --coordinated) finishes what it
+// is at, commits, leaves its group, and waits until it is told to go on, or until the pause ends by itself. The service
+// lives on and is ready; its status and /readyz say by whom it was paused. It is told by the topic of
+// [groups.ControlTopic], which it reads with no group; where that is missing nobody is told anything. --control=false
+// listens to nobody.
+//
 // # Exit codes
 //
 // 0: ended by itself or stopped in order. 1: an error, or not stopped in time. 2: a flag or variable is wrong.
@@ -84,6 +92,8 @@ type Service struct {
 	Log *zap.Logger
 
 	createTopics bool
+	control      bool      // may be told to pause
+	pauses       *pauses   // nil without a consumer that may be
 	listen       string    // for metrics
 	watching     *watching // nil without listen
 	movers       []mover
@@ -154,14 +164,18 @@ func configure(name string, args []string, env func(string) string, stderr io.Wr
 	fs.SetOutput(io.Discard) // what is wrong is said once, by the caller
 	settings.Register(fs)
 	const create = "create-topics"
-	s := &Service{Name: name, http: &http.Client{Timeout: HTTPTimeout}, stats: newStats(name)}
-	if v := env(Env(create)); v != "" {
-		var err error
-		if s.createTopics, err = parseBool(v); err != nil {
-			return nil, fmt.Errorf("%s: %w", Env(create), err)
+	const control = "control"
+	s := &Service{Name: name, http: &http.Client{Timeout: HTTPTimeout}, stats: newStats(name), control: true}
+	for name, into := range map[string]*bool{create: &s.createTopics, control: &s.control} {
+		if v := env(Env(name)); v != "" {
+			var err error
+			if *into, err = parseBool(v); err != nil {
+				return nil, fmt.Errorf("%s: %w", Env(name), err)
+			}
 		}
 	}
 	fs.BoolVar(&s.createTopics, create, s.createTopics, "create missing dead-letter topics at start ["+Env(create)+"]")
+	fs.BoolVar(&s.control, control, s.control, "pause and resume when millrace groups says so ["+Env(control)+"]")
 	const metrics = "metrics"
 	s.listen = env(Env(metrics))
 	fs.StringVar(&s.listen, metrics, s.listen, "serve /metrics, /healthz and /readyz on this `address`, :9090 in a container; without a login ["+Env(metrics)+"]")
@@ -241,12 +255,16 @@ func (s *Service) Consume(mux *consumer.Mux, cfg consumer.Config) {
 		cfg.Observer = all
 	}
 	cfg.Observer = s.stats.observe(cfg.Observer)
-	s.Go("consume as "+cfg.Group, func(ctx context.Context) error {
+	consume := func(ctx context.Context) error {
 		s.Log.Info("consuming", zap.String("group", cfg.Group), zap.Strings("topics", cfg.Topics))
 		c := s.Cluster
 		c.Hooks = append(slices.Clip(c.Hooks), own...)
 		return consumer.Run(ctx, c, s.Schemas, mux, cfg)
-	})
+	}
+	if s.control {
+		consume = s.pausable(cfg.Group, consume)
+	}
+	s.Go("consume as "+cfg.Group, consume)
 }
 
 // Go runs loop beside the consumers, until ctx ends. An error ends the service; nil ends only the loop. name stands
@@ -279,8 +297,9 @@ func (s *Service) run(ctx context.Context, env func(string) string, wire func(ct
 	err = wire(ctx, s)
 	if err == nil {
 		s.stats.set("running")
-		stopAsking := s.ask(ctx)
+		stopAsking, stopListening := s.ask(ctx), s.listenForPauses(ctx)
 		err = s.move(ctx)
+		stopListening()
 		stopAsking()
 	}
 	s.stats.set("stopping")

@@ -1,16 +1,21 @@
 package service
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/millrace/millrace/consumer"
 	"github.com/millrace/millrace/cursor"
+	"github.com/millrace/millrace/groups"
 	"github.com/millrace/millrace/producer"
 )
 
@@ -21,7 +26,7 @@ const StatusEnv = "MILLRACE_STATUS_FD"
 // Status is how a service stands.
 type Status struct {
 	Service     string  `json:"service"`
-	State       string  `json:"state"`             // starting, running, waiting (for a dependency) or stopping
+	State       string  `json:"state"`             // starting, running, paused, waiting (for a dependency) or stopping
 	Handled     int64   `json:"handled"`           // events since the start: handled, or published by a service without consumers
 	Rate        float64 `json:"rate"`              // of Handled, a second, over the last five seconds
 	Lag         int64   `json:"lag"`               // events behind the end of the log, over all partitions
@@ -29,6 +34,7 @@ type Status struct {
 	DeadLetters int64   `json:"dead_letters"`      // since the start
 	Result      string  `json:"result"`            // what Service.Report says
 	Metrics     string  `json:"metrics,omitempty"` // the URL of the metrics, where they are served
+	Paused      string  `json:"paused,omitempty"`  // which groups were told to pause, by whom and until when
 }
 
 // stats collects what a Status says. It is the observer of every consumer of the service.
@@ -40,7 +46,8 @@ type stats struct {
 	line    func() string
 	lag     map[cursor.ID]lag
 	waiting map[cursor.ID]bool
-	history []int64 // Handled at the last ticks, oldest first
+	pauses  map[string]groups.Control // by group: those that hold
+	history []int64                   // Handled at the last ticks, oldest first
 }
 
 type lag struct {
@@ -52,7 +59,7 @@ type lag struct {
 const window = 5
 
 func newStats(name string) *stats {
-	return &stats{status: Status{Service: name, State: "starting"}, lag: map[cursor.ID]lag{}, waiting: map[cursor.ID]bool{}}
+	return &stats{status: Status{Service: name, State: "starting"}, lag: map[cursor.ID]lag{}, waiting: map[cursor.ID]bool{}, pauses: map[string]groups.Control{}}
 }
 
 func (s *stats) set(state string) {
@@ -79,6 +86,42 @@ func (s *stats) report(line func() string) {
 	s.line = line
 }
 
+// pause notes a pause that holds, resume that none does.
+func (s *stats) pause(told groups.Control) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pauses[told.Group] = told
+}
+
+func (s *stats) resume(group string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.pauses, group)
+}
+
+func (s *stats) isPaused(group string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.pauses[group]
+	return ok
+}
+
+// paused says who has paused what, "" where nothing is.
+func (s *stats) paused() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pausedBy()
+}
+
+func (s *stats) pausedBy() string {
+	var out []string
+	for _, group := range slices.Sorted(maps.Keys(s.pauses)) {
+		told := s.pauses[group]
+		out = append(out, fmt.Sprintf("%s by %s until %s", group, cmp.Or(told.By, "somebody"), told.Until.UTC().Format(time.RFC3339)))
+	}
+	return strings.Join(out, "; ")
+}
+
 // tick is the status at the end of a second.
 func (s *stats) tick() Status {
 	s.mu.Lock()
@@ -91,7 +134,12 @@ func (s *stats) tick() Status {
 		st.Lag += max(l.events, 0)
 		st.LagSeconds = max(st.LagSeconds, l.age.Seconds())
 	}
-	if len(s.waiting) > 0 && st.State == "running" {
+	st.Paused = s.pausedBy()
+	switch {
+	case st.State != "running":
+	case st.Paused != "":
+		st.State = "paused"
+	case len(s.waiting) > 0:
 		st.State = "waiting"
 	}
 	if s.history = append(s.history, st.Handled); len(s.history) > window+1 {

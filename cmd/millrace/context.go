@@ -34,6 +34,8 @@ var writing = map[string]bool{
 	"millrace topics apply":          true,
 	"millrace schemas register":      false,
 	"millrace serve":                 false,
+	"millrace groups pause":          false,
+	"millrace groups resume":         false,
 	"millrace groups offsets apply":  true,
 	"millrace groups offsets undo":   true,
 	"millrace groups offsets import": true,

@@ -91,6 +91,8 @@ var guarded = map[string]string{
 	"millrace schemas register": "schemas register schemas",
 	"millrace serve":            "serve registry --create-topics --listen 127.0.0.1:0",
 
+	"millrace groups pause":          "groups pause shipping",
+	"millrace groups resume":         "groups resume shipping",
 	"millrace groups offsets apply":  "groups offsets apply shipping --at end --yes",
 	"millrace groups offsets undo":   "groups offsets undo shipping --yes",
 	"millrace groups offsets import": "groups offsets import shipping shipping.json --yes",

@@ -47,6 +47,8 @@ commit that a Millrace consumer has deferred; OLDEST-OPEN is the first of them.`
 		a.lagCommand(),
 		a.whyCommand(),
 		a.offsetsCommand(),
+		a.pauseCommand(),
+		a.resumeCommand(),
 	)
 	return cmd
 }

@@ -31,6 +31,8 @@ type goalFlags struct {
 	partitions     []int
 	zone           string
 	yes            bool
+	coordinated    bool // pause the group meanwhile
+	wait           time.Duration
 }
 
 func (f *goalFlags) register(fs *pflag.FlagSet) {
@@ -98,15 +100,23 @@ func (a *app) offsetsApplyCommand() *cobra.Command {
 flags say.
 
 Shows what changes and asks before it does; --yes does not ask. It exits 5 and changes nothing when the group has members,
-when the cluster is another one, or when anything is no longer as the plan has it.`,
+when the cluster is another one, or when anything is no longer as the plan has it.
+
+With --coordinated the group may be at work. Its Millrace services are told to pause: they finish what they are at, commit and
+leave; the plan is made anew for where they stand then, with the same goal, and applied; and they go on, whatever
+happened. Members that do not leave, clients of others among them, are a refusal that names them: it exits 5, no offset
+was changed, and the services go on.`,
 		Example: `  millrace groups offsets apply offsets.json --yes
-  millrace groups offsets apply shipping --at -1h --yes`,
+  millrace groups offsets apply shipping --at -1h --yes
+  millrace groups offsets apply shipping --at start --coordinated --yes`,
 		Args:              names("a plan, or a group", 1, 1),
 		ValidArgsFunction: a.completeGroups,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.offsetsApply(cmd.Context(), args[0], f) },
 	}
 	f.register(cmd.Flags())
 	f.confirm(cmd.Flags())
+	cmd.Flags().BoolVar(&f.coordinated, "coordinated", false, "pause the group's services meanwhile")
+	cmd.Flags().DurationVar(&f.wait, "wait", groups.PauseWait, "with --coordinated: let members take so long to leave")
 	return cmd
 }
 
@@ -292,7 +302,7 @@ func (a *app) offsetsPlan(ctx context.Context, group string, f goalFlags) error 
 	if err := a.formats("table", "json", "jsonl"); err != nil {
 		return err
 	}
-	p, err := a.planOffsets(ctx, group, f)
+	p, _, err := a.planOffsets(ctx, group, f)
 	if err != nil {
 		return err
 	}
@@ -305,20 +315,20 @@ func (a *app) offsetsPlan(ctx context.Context, group string, f goalFlags) error 
 		a.say("nothing to change: %s stands there already", printable(group))
 		return nil
 	case p.Active():
-		a.say("%s is active: stop its members before it can be moved, and plan again", printable(group))
+		a.say("%s is active: stop its members before it can be moved, and plan again; or let its services pause: apply --coordinated", printable(group))
 	case a.output == "table":
 		a.say("%s would change. To do it, the same with apply in place of plan; or keep the plan with -o json and apply that", plural(int64(n), "partition"))
 	}
 	return errPending
 }
 
-func (a *app) planOffsets(ctx context.Context, group string, f goalFlags) (groups.Plan, error) {
+func (a *app) planOffsets(ctx context.Context, group string, f goalFlags) (groups.Plan, groups.Goal, error) {
 	g, c, err := a.goal(ctx, group, f)
 	if err != nil {
-		return groups.Plan{}, offsetsError(err, group)
+		return groups.Plan{}, g, offsetsError(err, group)
 	}
 	p, err := groups.NewPlan(ctx, c, group, g, a.now().UTC())
-	return p, offsetsError(err, group)
+	return p, g, offsetsError(err, group)
 }
 
 func (a *app) offsetsApply(ctx context.Context, arg string, f goalFlags) error {
@@ -329,7 +339,7 @@ func (a *app) offsetsApply(ctx context.Context, arg string, f goalFlags) error {
 	if err != nil {
 		return err
 	}
-	p, err := a.offsetsToApply(ctx, arg, f)
+	p, goal, err := a.offsetsToApply(ctx, arg, f)
 	if err != nil {
 		return err
 	}
@@ -339,7 +349,7 @@ func (a *app) offsetsApply(ctx context.Context, arg string, f goalFlags) error {
 		a.say("nothing to change: %s stands there already", name)
 		return nil
 	}
-	if p.Active() {
+	if p.Active() && !f.coordinated {
 		return offsetsError(fmt.Errorf("move %s: %w (%s)", name, groups.ErrActive, p.State), p.Group)
 	}
 	if !f.yes {
@@ -359,8 +369,18 @@ func (a *app) offsetsApply(ctx context.Context, arg string, f goalFlags) error {
 	if err != nil {
 		return err
 	}
-	made, err := groups.Apply(ctx, c, p, b)
-	if f.yes && (len(made) > 0 || a.output != "table") {
+	var made []groups.Move
+	if f.coordinated {
+		p, made, err = a.coordinate(ctx, c, p, goal, b, f.wait)
+		if n = len(p.Changes()); n == 0 && err == nil {
+			a.say("nothing was changed: %s stood there when it had paused", name)
+			return nil
+		}
+	} else {
+		made, err = groups.Apply(ctx, c, p, b)
+	}
+	shown := !f.yes && (!f.coordinated || a.output != "table") // with --coordinated what was done differs from what was shown
+	if !shown && (len(made) > 0 || err == nil && a.output != "table") {
 		if err := a.printPlan(p, made); err != nil {
 			return err
 		}
@@ -376,11 +396,23 @@ func (a *app) offsetsApply(ctx context.Context, arg string, f goalFlags) error {
 	return nil
 }
 
-// offsetsToApply is a plan that is made now, or one of a file.
-func (a *app) offsetsToApply(ctx context.Context, arg string, f goalFlags) (groups.Plan, error) {
+// offsetsToApply is a plan that is made now, or one of a file, and what it leads to where it is coordinated.
+func (a *app) offsetsToApply(ctx context.Context, arg string, f goalFlags) (groups.Plan, groups.Goal, error) {
 	if f.given() > 0 {
 		return a.planOffsets(ctx, arg, f)
 	}
+	p, err := a.readPlan(arg, f)
+	if err != nil || !f.coordinated {
+		return p, groups.Goal{}, err
+	}
+	goal, err := p.Goal()
+	if err != nil {
+		return p, goal, hint(usage(fmt.Errorf("apply %s with --coordinated: %w", arg, err)), "millrace groups offsets apply "+printable(p.Group)+" --undo --coordinated")
+	}
+	return p, goal, nil
+}
+
+func (a *app) readPlan(arg string, f goalFlags) (groups.Plan, error) {
 	var p groups.Plan
 	if len(f.topics)+len(f.partitions) > 0 {
 		return p, usage(errors.New("a plan says by itself which partitions move: leave out --topic and --partition, or plan anew with --at"))
@@ -404,7 +436,9 @@ func offsetsError(err error, group string) error {
 		is    error
 		hints []string
 	}{
-		{groups.ErrActive, []string{"see its members, and stop them:  millrace groups describe " + group}},
+		{groups.ErrStayed, []string{"see its members, and stop those that stayed:  millrace groups describe " + group}},
+		{groups.ErrPaused, []string{"let it go on first:  millrace groups resume " + group, "or move it while it stands still:  the same without --coordinated"}},
+		{groups.ErrActive, []string{"see its members, and stop them:  millrace groups describe " + group, "or, if all are Millrace services, let them pause:  apply --coordinated"}},
 		{groups.ErrElsewhere, []string{"move it where it is kept: a commit would be ignored there, and overwritten"}},
 		{groups.ErrCluster, []string{"see where you are:  millrace context show"}},
 		{groups.ErrChanged, []string{"look again:  millrace groups describe " + group, "and plan again:  millrace groups offsets plan " + group + " …"}},
@@ -426,55 +460,4 @@ func offsetsError(err error, group string) error {
 		return hint(err, "see where it stands:  millrace groups describe "+group)
 	}
 	return err
-}
-
-func (a *app) printPlan(p groups.Plan, moves []groups.Move) error {
-	switch a.output {
-	case "json", "jsonl":
-		p.Moves = moves
-		return writeJSON(a.out, p, map[string]string{"json": "  "}[a.output])
-	}
-	fmt.Fprintf(a.out, "%s on cluster %s: %s\n\n", printable(p.Group), printable(p.ClusterID), strings.ToLower(p.State))
-	return list(a, "", moves, "TOPIC PARTITION NOW NEW MESSAGES TIME NEXT-RECORD NOTE", moveCells)
-}
-
-func moveCells(m groups.Move) []any {
-	at := func(p *groups.Place) string {
-		if p == nil {
-			return "-"
-		}
-		return fmt.Sprint(p.Offset)
-	}
-	messages, span, next := "-", "-", "-"
-	if d, ok := m.Delta(); ok {
-		messages = signed(d)
-	}
-	if d, ok := m.Span(); ok {
-		span = "+" + age(d)
-		if d < 0 {
-			span = "-" + age(-d)
-		} else if d == 0 {
-			span = "0s"
-		}
-	}
-	switch {
-	case m.To == nil:
-	case m.To.Time != nil:
-		next = m.To.Time.UTC().Format(time.DateTime + "Z")
-	case m.To.Offset >= m.End && !m.Left:
-		next = "end"
-	}
-	note := m.Note
-	if m.Left {
-		note = strings.TrimPrefix(note+"; left alone", "; ")
-	}
-	return []any{m.Topic, m.Partition, at(m.From), at(m.To), messages, span, next, orDash(note)}
-}
-
-// signed is n with its sign: +1,234.
-func signed(n int64) string {
-	if n > 0 {
-		return "+" + number(n)
-	}
-	return number(n)
 }
