@@ -30,7 +30,7 @@ var layers = []struct {
 	{"running", []string{"deadletter", "internal/engine"}},
 	{"handling", []string{"consumer"}},
 	{"acts", []string{"groups"}},
-	{"edges", []string{"internal/registry"}},
+	{"edges", []string{"sink", "internal/registry"}},
 	{"onlookers", []string{"internal/devbroker", "metrics"}},
 	{"wiring", []string{"service", "millracetest"}},
 	{"beside", []string{"internal/kafkatest", "internal/devbroker/soak", "examples/shop", "examples/flights"}},
