@@ -23,7 +23,7 @@ var layers = []struct {
 	name     string
 	packages []string
 }{
-	{"words", []string{"event", "position", "internal/secret", "internal/verdict"}},
+	{"words", []string{"event", "position", "signature", "internal/secret", "internal/verdict"}},
 	{"reach", []string{"kafka", "internal/wire", "internal/web"}},
 	{"meaning", []string{"schemas", "cursor"}},
 	{"movers", []string{"topics", "producer", "reader", "internal/filter"}},

@@ -1,0 +1,95 @@
+// Package signature signs and verifies webhooks. It knows how some thirty senders sign, as data: a [Scheme] says where
+// the signature, the time and the id are, which bytes are signed and how, how the sender's repeats are told, how long it
+// waits for an answer and what it does without one, and how it greets a new receiver.
+//
+// The package does no I/O and holds no state: a verdict is a function of the request, the keys and the time. The
+// gateway stands on it; a receiver of your own can use it alone:
+//
+//	stripe, _ := signature.Lookup("stripe")
+//	key, err := stripe.ParseKey(os.Getenv("STRIPE_SECRET"))
+//	…
+//	verified, err := stripe.Verify(&signature.Request{
+//		Method: r.Method, URL: "https://hooks.example.com/in/stripe", Header: r.Header, Body: body,
+//	}, []signature.Key{key}, time.Now())
+//
+// Body is the bytes as they came over the wire, before decompression and before any parser: JSON that was read and
+// written again is the commonest reason why a signature fails. URL is the public URL that the sender was given, with
+// the raw path and query of the request; never put it together from Host or X-Forwarded headers, which the caller chooses.
+//
+// # Errors
+//
+// [Scheme.Verify] returns an [*Error] whose [Reason] belongs into a metric. Answer every reason alike, with 401: the
+// difference helps only a forger. [Scheme.Explain] tells a person what the sender probably did.
+//
+// # Replays
+//
+// A signature proves who spoke, not that it was just now. Schemes with a signed time have a window ([Clock]). Those
+// without have none, so the receiver must know the repeats: [Scheme.Identify].
+//
+// # Concurrency
+//
+// A [Scheme] and a [Key] may be used by any number of goroutines at once, as long as nobody changes the Scheme.
+package signature
+
+import (
+	"crypto/x509"
+	"time"
+)
+
+// Request is a webhook as it came over the wire, or as it is to be sent. Nothing in this package changes one in place.
+type Request struct {
+	// Method is the HTTP method, in capitals.
+	Method string
+	// URL is the public URL as the sender knows it: scheme and host from the configuration, raw path and query from
+	// the request. Only schemes that sign it read it, and handshakes read its query.
+	URL string
+	// Header holds the headers; an http.Header fits. Names are compared without regard to case.
+	Header map[string][]string
+	// Body is the body's bytes as sent.
+	Body []byte
+	// Chain is the certificate chain behind [Scheme.CertificateURL], for the schemes that have one (paypal, sns).
+	Chain *Chain
+}
+
+// Verified is what a good signature says.
+type Verified struct {
+	// Key is the index of the key that matched.
+	Key int
+	// Time is the signed time; zero where the scheme has none.
+	Time time.Time
+	// Label is the version or prefix under which the signature stood ("v1", "sha256="); empty where there is none.
+	Label string
+}
+
+// Reason says why a request was not verified. There are five, fit for a metric's label.
+type Reason string
+
+const (
+	// Missing: there is no signature, id or time where the scheme has one.
+	Missing Reason = "missing"
+	// Malformed: what is there cannot be read, or stands there twice.
+	Malformed Reason = "malformed"
+	// Stale: the signed time is too long ago.
+	Stale Reason = "stale"
+	// Future: the signed time is too far ahead.
+	Future Reason = "future"
+	// Mismatch: no key that holds now made this signature.
+	Mismatch Reason = "mismatch"
+)
+
+// Error is why a request was not verified. Its text names headers and fields, never a key nor a value that was sent: it
+// may be logged. It must not be sent to the caller.
+type Error struct {
+	Reason Reason
+	// Detail says what was looked at, as in "header Stripe-Signature stands there twice".
+	Detail string
+}
+
+// Error returns the reason and the detail.
+func (e *Error) Error() string { return "verify signature: " + string(e.Reason) + ": " + e.Detail }
+
+// Chain is a certificate chain that the caller fetched from [Scheme.CertificateURL]. It may be cached by that URL.
+type Chain struct {
+	certs []*x509.Certificate
+	roots *x509.CertPool
+}
