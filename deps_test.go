@@ -24,7 +24,7 @@ var layers = []struct {
 	packages []string
 }{
 	{"words", []string{"event", "position", "signature", "internal/secret", "internal/verdict"}},
-	{"reach", []string{"kafka", "internal/wire", "internal/web"}},
+	{"reach", []string{"kafka", "internal/wire", "internal/web", "internal/dial"}},
 	{"meaning", []string{"schemas", "cursor"}},
 	{"movers", []string{"topics", "producer", "reader", "internal/filter"}},
 	{"running", []string{"deadletter", "internal/engine"}},
