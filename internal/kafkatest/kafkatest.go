@@ -74,6 +74,16 @@ func Plain(tb testing.TB) kafka.Cluster {
 	return shared.cluster
 }
 
+// Java is the class path of Apache Kafka's own clients, for a Java program of a test that needs them and no cluster.
+func Java(tb testing.TB) string {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), 5*time.Minute) // the first time, Maven fetches them
+	defer cancel()
+	classpath, err := Classpath(ctx, Version)
+	require(tb, err)
+	return classpath
+}
+
 // Cluster is a cluster that belongs to one test. What goes wrong with it fails the test.
 type Cluster struct {
 	*Running

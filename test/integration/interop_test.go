@@ -159,11 +159,7 @@ func javaInterop(t *testing.T, stdin *strings.Reader, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	classpath, err := kafkatest.Classpath(ctx, kafkatest.Version)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(ctx, "java", append([]string{"-cp", classpath, "testdata/Interop.java"}, args...)...)
+	cmd := exec.CommandContext(ctx, "java", append([]string{"-cp", kafkatest.Java(t), "testdata/Interop.java"}, args...)...)
 	if stdin != nil {
 		cmd.Stdin = stdin
 	}

@@ -3,22 +3,17 @@ package integration_test
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/millrace/millrace/event"
+	"github.com/millrace/millrace/internal/devbroker"
 	"github.com/millrace/millrace/internal/filter"
 	"github.com/millrace/millrace/internal/kafkatest"
 	"github.com/millrace/millrace/kafka"
@@ -32,34 +27,72 @@ import (
 // records that it is defined to return, in their order.
 const repetitions = 300
 
+// writers are the clients that make the topics.
+var writers = map[string]writer{"kgo": writeGo, "Java": writeJava}
+
+// The embedded broker as millrace dev runs it, which does not compact, and the library beneath it, which does.
 func TestReadsAreExactOnTheEmbeddedBroker(t *testing.T) {
 	t.Parallel()
-	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BrokerConfigs(map[string]string{"transaction.max.timeout.ms": "900000"}))
-	if err != nil {
-		t.Fatal(err)
+	for name, write := range writers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			exactReads(t, site{cluster: embedded(t), small: true}, write)
+		})
+		t.Run(name+", compacted", func(t *testing.T) {
+			t.Parallel()
+			fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BrokerConfigs(map[string]string{"transaction.max.timeout.ms": "900000"}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(fake.Close)
+			exactReads(t, site{kafka.Cluster{Seeds: fake.ListenAddrs()}, true, func(*log) { fake.Compact() }}, write)
+		})
 	}
-	t.Cleanup(fake.Close)
-	exactReads(t, kafka.Cluster{Seeds: fake.ListenAddrs()}, writeGo, func(*log) { fake.Compact() })
+}
+
+// embedded is the broker of millrace dev, in this process.
+func embedded(t *testing.T) kafka.Cluster {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ready, ended := make(chan string, 1), make(chan error, 1)
+	go func() {
+		ended <- devbroker.Serve(ctx, devbroker.Config{Dir: t.TempDir(), Addr: "127.0.0.1:0", Ready: func(addr string) { ready <- addr }})
+	}()
+	select {
+	case addr := <-ready:
+		t.Cleanup(func() {
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+		return kafka.Cluster{Seeds: []string{addr}}
+	case err := <-ended:
+		cancel()
+		t.Fatal(err)
+		return kafka.Cluster{}
+	}
 }
 
 func TestRealReadsAreExact(t *testing.T) {
 	t.Parallel()
-	for name, write := range map[string]writer{"kgo": writeGo, "Java": writeJava} {
+	for name, write := range writers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := kafkatest.Plain(t)
-			exactReads(t, c, write, func(l *log) { l.rollUntilCompacted(t) })
+			exactReads(t, site{cluster: kafkatest.Plain(t), compact: func(l *log) { l.rollUntilCompacted(t) }}, write)
 		})
 	}
 }
 
 // exactReads makes the topics and reads them in every way.
-func exactReads(t *testing.T, c kafka.Cluster, write writer, compact func(*log)) {
+func exactReads(t *testing.T, at site, write writer) {
 	t.Helper()
-	l := newLog(t, c)
-	write(t, c, l.script)
-	compact(l)
-	l.expire(t, l.topics["expired"], 7)
+	l := newLog(t, at)
+	write(t, at.cluster, l.script)
+	if l.compact != nil {
+		l.compact(l)
+	}
+	l.expire(t, l.topics["expired"])
 	l.look(t)
 	for _, kind := range []string{"bounded", "timestamped", "filtered"} {
 		t.Run(kind, func(t *testing.T) {
@@ -106,295 +139,6 @@ type written struct {
 	key    []byte
 	n      int64  // 0 for a tombstone
 	fate   string // plain, committed, aborted, open
-}
-
-// log is what was written, and what is there.
-type log struct {
-	cluster kafka.Cluster
-	admin   *kadm.Client
-	client  *kgo.Client
-	topics  map[string]string // by what is adverse about them
-	script  []string
-	sent    map[string]int // records of each topic
-	next    map[spot]int64 // offset
-	fates   map[spot]map[int64]string
-	n       int
-	rng     *rand.Rand
-	places  []*place
-}
-
-var began = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
-
-func newLog(t *testing.T, c kafka.Cluster) *log {
-	t.Helper()
-	client := kafkatest.Client(t, c, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0))
-	l := &log{cluster: c, admin: kadm.NewClient(client), client: client, topics: map[string]string{}, sent: map[string]int{}, next: map[spot]int64{}, fates: map[spot]map[int64]string{}, rng: rand.New(rand.NewPCG(1, 1))}
-	for name, configs := range map[string][]string{
-		"plain": nil, "transactions": nil, "aborted tail": nil, "open": nil, "expired": nil, "append": {"message.timestamp.type=LogAppendTime"},
-		"compacted": {"cleanup.policy=compact", "min.cleanable.dirty.ratio=0", "delete.retention.ms=0", "min.compaction.lag.ms=0", "segment.ms=100"},
-	} {
-		if name == "compacted" && !strings.Contains(t.Name(), "Real") {
-			configs = append(configs, "segment.bytes=200") // which Kafka refuses: there segments roll by time
-		}
-		l.topics[name] = kafkatest.Topic(t, c, 3, configs...) // the third partition stays empty
-	}
-	l.compose(t.Name())
-	return l
-}
-
-func (l *log) step(words ...string) { l.script = append(l.script, strings.Join(words, "\t")) }
-
-// send writes n records to a partition, their times anywhere within ten minutes.
-func (l *log) send(name string, partition, n int, fate string) {
-	for range n {
-		l.n++
-		stamp := began.Add(time.Duration(l.rng.Int64N(120)) * 5 * time.Second) // many are the same
-		key, value := fmt.Sprint("k", l.rng.IntN(5)), fmt.Sprintf(`{"n":%d,"fate":%q}`, l.n, fate)
-		if l.rng.IntN(6) == 0 {
-			key = "-"
-		}
-		if name == "compacted" {
-			key = fmt.Sprint("k", l.n%7)
-			if l.n%5 == 0 {
-				value = "-"
-			}
-		}
-		l.sent[l.topics[name]]++
-		at := spot{l.topics[name], int32(partition)}
-		if l.fates[at] == nil {
-			l.fates[at] = map[int64]string{}
-		}
-		l.fates[at][l.next[at]] = fate
-		l.next[at]++
-		l.step("send", l.topics[name], strconv.Itoa(partition), strconv.FormatInt(stamp.UnixMilli(), 10), key, value)
-	}
-}
-
-func (l *log) transaction(end string, names ...string) {
-	l.step("begin")
-	for _, name := range names {
-		l.send(name, 0, 4, end)
-		l.send(name, 1, 2, end)
-	}
-	switch end {
-	case "committed":
-		l.step("commit")
-	case "aborted":
-		l.step("abort")
-	default:
-		return // it stays open
-	}
-	for _, name := range names { // the marker is one offset of each partition
-		l.next[spot{l.topics[name], 0}]++
-		l.next[spot{l.topics[name], 1}]++
-	}
-}
-
-// compose writes the script: every topic has something of everything that it can have.
-func (l *log) compose(id string) {
-	id = strings.NewReplacer("/", "-", "\t", "-").Replace(id) + strconv.FormatUint(rand.Uint64(), 36)
-	all := slices.Sorted(maps.Keys(l.topics))
-	transactional := []string{"aborted tail", "compacted", "expired", "open", "transactions"}
-	l.step("open", "-")
-	for _, name := range all {
-		l.send(name, 0, 12, "plain")
-		l.send(name, 1, 7, "plain")
-	}
-	l.step("open", id+"-a")
-	for range 3 {
-		l.transaction("committed", transactional...)
-		l.transaction("aborted", transactional...)
-	}
-	l.transaction("committed", "transactions") // its marker is the last of the log
-	l.transaction("aborted", "aborted tail", "compacted")
-	l.step("open", id+"-b")
-	l.transaction("open", "open")
-	l.step("open", "-")
-	l.send("open", 0, 5, "plain")
-	l.send("plain", 0, 20, "plain")
-}
-
-// writer does what a script says: see testdata/Interop.java.
-type writer func(t *testing.T, c kafka.Cluster, script []string)
-
-func writeJava(t *testing.T, c kafka.Cluster, script []string) {
-	t.Helper()
-	javaInterop(t, strings.NewReader(strings.Join(script, "\n")+"\n"), "write", strings.Join(c.Seeds, ","))
-}
-
-func writeGo(t *testing.T, c kafka.Cluster, script []string) {
-	t.Helper()
-	ctx := t.Context()
-	var client *kgo.Client
-	text := func(s string) []byte {
-		if s == "-" {
-			return nil
-		}
-		return []byte(s)
-	}
-	for _, line := range script {
-		step := strings.Split(line, "\t")
-		var err error
-		switch step[0] {
-		case "open":
-			opts := []kgo.Opt{kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0)}
-			if step[1] != "-" {
-				opts = append(opts, kgo.TransactionalID(step[1]), kgo.TransactionTimeout(10*time.Minute))
-			}
-			client = kafkatest.Client(t, c, opts...)
-		case "begin":
-			err = client.BeginTransaction()
-		case "commit":
-			err = client.EndTransaction(ctx, kgo.TryCommit)
-		case "abort":
-			err = client.EndTransaction(ctx, kgo.TryAbort)
-		case "send":
-			partition, _ := strconv.Atoi(step[2])
-			millis, _ := strconv.ParseInt(step[3], 10, 64)
-			err = client.ProduceSync(ctx, &kgo.Record{
-				Topic: step[1], Partition: int32(partition), Timestamp: time.UnixMilli(millis), Key: text(step[4]), Value: text(step[5]),
-				Headers: jsonHeader,
-			}).FirstErr()
-		}
-		if err != nil {
-			t.Fatalf("%s: %v", line, err)
-		}
-	}
-}
-
-var jsonHeader = []kgo.RecordHeader{{Key: event.HeaderContentType, Value: []byte("application/json")}}
-
-// rollUntilCompacted writes to the compacted topic, a segment each time, until the cleaner has been there, and then
-// keeps it away, so that all reads see the same log.
-func (l *log) rollUntilCompacted(t *testing.T) {
-	t.Helper()
-	topic := l.topics["compacted"]
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	tick := time.NewTicker(150 * time.Millisecond)
-	defer tick.Stop()
-	for cleaned := false; !cleaned; {
-		for p := range int32(2) {
-			l.n++
-			r := &kgo.Record{
-				Topic: topic, Partition: p, Key: []byte("roll"), Value: fmt.Appendf(nil, `{"n":%d,"fate":"plain"}`, l.n), Headers: jsonHeader,
-			}
-			if err := l.client.ProduceSync(ctx, r).FirstErr(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		cleaned = true
-		for _, records := range l.bare(ctx, t, 60*time.Millisecond, topic) {
-			// both partitions hold seven keys, in more than ten records
-			cleaned = cleaned && records[0].Offset > 0
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatal("the log cleaner has not come")
-		}
-	}
-	never, forever := "delete", "-1"
-	if _, err := l.admin.AlterTopicConfigs(ctx, []kadm.AlterConfig{{Name: "cleanup.policy", Value: &never}, {Name: "retention.ms", Value: &forever}}, topic); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (l *log) expire(t *testing.T, topic string, offset int64) {
-	t.Helper()
-	var o kadm.Offsets
-	o.AddOffset(topic, 0, offset, -1)
-	if _, err := l.admin.DeleteRecords(t.Context(), o); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// bare reads topics with a bare client until nothing has come for a while.
-func (l *log) bare(ctx context.Context, t *testing.T, quiet time.Duration, topics ...string) map[spot][]*kgo.Record {
-	t.Helper()
-	from := map[string]map[int32]kgo.Offset{}
-	for _, topic := range topics {
-		from[topic] = map[int32]kgo.Offset{}
-		for p := range int32(3) {
-			from[topic][p] = kgo.NewOffset().AtStart()
-		}
-	}
-	client, err := l.cluster.Client(kgo.ConsumePartitions(from), kgo.FetchMaxWait(50*time.Millisecond))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	out := map[spot][]*kgo.Record{}
-	for {
-		wait := quiet
-		if len(out) == 0 {
-			wait = 20 * time.Second
-		}
-		polling, cancel := context.WithTimeout(ctx, wait)
-		fetches := client.PollFetches(polling)
-		cancel()
-		if fetches.NumRecords() == 0 {
-			return out
-		}
-		fetches.EachRecord(func(r *kgo.Record) {
-			k := spot{r.Topic, r.Partition}
-			out[k] = append(out[k], r)
-		})
-	}
-}
-
-// look reads what lies in the topics with a bare client, and holds it against the script.
-func (l *log) look(t *testing.T) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	topics := slices.Sorted(maps.Values(l.topics))
-	starts, err := l.admin.ListStartOffsets(ctx, topics...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ends, err := l.admin.ListEndOffsets(ctx, topics...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := l.bare(ctx, t, time.Second, topics...)
-	for _, topic := range topics {
-		n := 0
-		for p := range int32(3) {
-			lo, _ := starts.Lookup(topic, p)
-			hi, _ := ends.Lookup(topic, p)
-			at := &place{spot: spot{topic, p}, lo: lo.Offset, hi: hi.Offset, stable: hi.Offset}
-			for _, r := range found[at.spot] {
-				w := written{spot: at.spot, offset: r.Offset, at: r.Timestamp, key: r.Key, fate: l.fates[at.spot][r.Offset]}
-				var data struct {
-					N    int64
-					Fate string
-				}
-				if r.Value != nil {
-					if err := json.Unmarshal(r.Value, &data); err != nil {
-						t.Fatal(err)
-					}
-					w.n = data.N
-				}
-				if w.fate == "" { // written after the script, to move the log on
-					w.fate = data.Fate
-				}
-				if r.Value != nil && w.fate != data.Fate {
-					t.Fatalf("%s/%d@%d is %s, the script says %s", topic, p, r.Offset, data.Fate, w.fate)
-				}
-				if w.fate == "open" {
-					at.stable = min(at.stable, r.Offset)
-				}
-				at.records = append(at.records, w)
-				n++
-			}
-			l.places = append(l.places, at)
-		}
-		want, exact := l.sent[topic], topic != l.topics["compacted"] && topic != l.topics["expired"]
-		if exact && n != want || !exact && n >= want || n == 0 {
-			t.Fatalf("%s holds %d records, %d were written", topic, n, want)
-		}
-	}
 }
 
 // question is one read.
