@@ -26,7 +26,7 @@ const pom = `<project xmlns="http://maven.apache.org/POM/4.0.0">
 `
 
 // ErrMissing is returned when this machine lacks what a real Kafka needs: Java 17, and Maven for the first run.
-var ErrMissing = errors.New("Java 17 or Maven is missing") //nolint:staticcheck // names
+var ErrMissing = errors.New("Java 17 or Maven is missing")
 
 // Classpath returns the class path of Apache Kafka's brokers and tools, "libs/a.jar:libs/b.jar", for a Java program
 // of a test too. The jars (54 MB) are fetched by Maven once and kept in the user's cache; any number of processes
