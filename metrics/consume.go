@@ -27,8 +27,9 @@ type group struct {
 
 	mu      sync.Mutex
 	held    map[place]*standing
-	members int          // of the whole group at the last look, -1 before
-	state   groups.State // the same, "" before
+	sources map[string]bool // topics with a label that partitions were assigned of, and may be given up since
+	members int             // of the whole group at the last look, -1 before
+	state   groups.State    // the same, "" before
 }
 
 // place is a partition. A topic that was made anew has its place: nobody holds both.
@@ -75,7 +76,7 @@ func (m *Metrics) Consumer(name string) consumer.Observer {
 	if g, ok := m.groups[name]; ok {
 		return g
 	}
-	g := &group{m: m, name: name, label: name, own: true, held: map[place]*standing{}, members: -1}
+	g := &group{m: m, name: name, label: name, own: true, held: map[place]*standing{}, sources: map[string]bool{}, members: -1}
 	if _, own := (&bound{most: 1, seen: map[string]bool{}}).label(name); !own || len(m.groups) >= maxGroups {
 		g.label, g.own = Other, false
 	} else {
@@ -139,6 +140,9 @@ func (g *group) Assigned(start map[cursor.ID]int64) {
 	for id := range start {
 		topic, own := g.m.topics.label(id.Topic)
 		g.held[place{id.Topic, id.Partition}] = &standing{topic: topic, own: own}
+		if own {
+			g.sources[id.Topic] = true
+		}
 		for _, class := range classes {
 			g.m.deadLetters.WithLabelValues(topic, g.label, class) // from 0: the first dead letter is an increase
 		}

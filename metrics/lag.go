@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"maps"
 	"strconv"
 	"time"
 
@@ -39,7 +40,7 @@ var (
 		"1 for the state of the whole group, judged by how its commits move: ok, warn (lag never falls), stall (position stands still), stop (no commits), rewind (position went back).",
 		[]string{labelGroup, "state"}, nil)
 	descFailed = prometheus.NewDesc("millrace_collect_failed",
-		"1 when the last look at the groups failed: lag, members and state are old or absent.",
+		"1 when the last look failed, so that what it tells is old or absent: at the groups (lag, members and state), at the dead letters (dlq: depth and age).",
 		[]string{"collector"}, nil)
 )
 
@@ -57,14 +58,14 @@ func (l *lags) Collect(ch chan<- prometheus.Metric) {
 		g.collect(ch, now)
 	}
 	l.m.mu.Lock()
-	looked, failed := l.m.looked, l.m.failed
+	failed := maps.Clone(l.m.failed)
 	l.m.mu.Unlock()
-	if looked {
+	for collector, failed := range failed {
 		value := 0.0
 		if failed {
 			value = 1
 		}
-		gauge(ch, descFailed, value, "groups")
+		gauge(ch, descFailed, value, collector)
 	}
 }
 

@@ -41,6 +41,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/millrace/millrace/deadletter"
 	"github.com/millrace/millrace/groups"
 )
 
@@ -53,6 +54,7 @@ const (
 	labelError       = "error_type"
 	labelGroup       = "consumergroup"
 	labelTopic       = "topic"
+	labelSource      = "source_topic"
 	labelPartition   = "partition"
 )
 
@@ -81,9 +83,9 @@ type Metrics struct {
 
 	mu     sync.Mutex
 	groups map[string]*group
-	failed bool          // the last look at the groups
-	looked bool          // there was a look
-	wake   chan struct{} // look soon
+	failed map[string]bool           // by collector: whether its last look failed; absent before the first
+	depths map[flow]deadletter.Depth // at the last look; never changed in place
+	wake   chan struct{}             // look soon
 
 	looking sync.Mutex
 	tracker *groups.Tracker
@@ -96,7 +98,7 @@ func New(reg prometheus.Registerer) (*Metrics, error) {
 	m := &Metrics{
 		now: time.Now, clients: newClients(),
 		topics: newBound(maxTopics), handlers: newBound(maxHandlers), subjects: newBound(maxSubjects),
-		groups: map[string]*group{}, wake: make(chan struct{}, 1), tracker: groups.NewTracker(groups.TrackerConfig{}),
+		groups: map[string]*group{}, failed: map[string]bool{}, wake: make(chan struct{}, 1), tracker: groups.NewTracker(groups.TrackerConfig{}),
 	}
 	m.declare()
 	if reg == nil {
@@ -146,7 +148,7 @@ func (m *Metrics) declare() {
 		labelGroup, labelTopic, "handler", "verdict")
 	m.deadLetters = counter("millrace_dlq_messages_total",
 		"Events copied to the dead letters, by the class of their error.",
-		"source_topic", labelGroup, "error_class")
+		labelSource, labelGroup, "error_class")
 	m.rebalances = counter("millrace_consumergroup_rebalances_total",
 		"Times that this member was assigned partitions, gave some up in order (revoked), or lost some.",
 		labelGroup, "event")
@@ -159,7 +161,7 @@ func (m *Metrics) declare() {
 	m.rejections = counter("millrace_schema_rejections_total",
 		"Schemas that the registry refused to register.",
 		"subject", "reason")
-	m.all = append(m.all, m.clients, &lags{m})
+	m.all = append(m.all, m.clients, &lags{m}, &letters{m})
 }
 
 // Handler serves the metrics in the format that the client asks for. It is for a [Metrics] with a registry of its own

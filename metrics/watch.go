@@ -20,8 +20,9 @@ const (
 )
 
 // Watch looks at the groups of the consumers every 15 seconds, and soon after a rebalance, until ctx ends: for their
-// lag in offsets, their members and their state, which a consumer cannot tell by itself. It takes the permission Describe on the
-// groups and their topics, which Read includes. What fails goes to c's log once, and to millrace_collect_failed.
+// lag in offsets, their members and their state, which a consumer cannot tell by itself, and for what lies in their dead
+// letters. It takes the permission Describe on the groups and their topics, which Read includes, and on the dead letters,
+// which Write includes. What fails goes to c's log once, and to millrace_collect_failed.
 func (m *Metrics) Watch(ctx context.Context, c kafka.Cluster) {
 	log := c.Log
 	if log == nil {
@@ -49,7 +50,7 @@ func (m *Metrics) Watch(ctx context.Context, c kafka.Cluster) {
 			return
 		}
 		if err != nil && !failed {
-			log.Warn("metrics: lag and members are not known", zap.Error(err))
+			log.Warn("metrics: lag, members or dead letters are not known", zap.Error(err))
 		}
 		failed = err != nil
 	}
@@ -65,6 +66,10 @@ func (m *Metrics) lookSoon() {
 
 // look asks once.
 func (m *Metrics) look(ctx context.Context, c kafka.Cluster) error {
+	return errors.Join(m.lookAtGroups(ctx, c), m.lookAtLetters(ctx, c))
+}
+
+func (m *Metrics) lookAtGroups(ctx context.Context, c kafka.Cluster) error {
 	all := m.watched()
 	if len(all) == 0 {
 		return nil
@@ -94,7 +99,7 @@ func (m *Metrics) look(ctx context.Context, c kafka.Cluster) error {
 	err := errors.Join(errs...)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.looked, m.failed = true, err != nil
+	m.failed["groups"] = err != nil
 	return err
 }
 

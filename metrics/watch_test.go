@@ -70,7 +70,7 @@ func TestLagComesFromTheLogAndTheCommits(t *testing.T) {
 		"kafka_consumergroup_lag_sum":                   {"consumergroup=shipping topic=shop.orders": 3},
 		"millrace_consumergroup_uncommitted_partitions": {"consumergroup=shipping topic=shop.orders": 1},
 		"kafka_consumergroup_members":                   {"consumergroup=shipping": 0},
-		"millrace_collect_failed":                       {"collector=groups": 0},
+		"millrace_collect_failed":                       {"collector=dlq": 0, "collector=groups": 0},
 		"millrace_consumergroup_state": {
 			"consumergroup=shipping state=ok": 1, "consumergroup=shipping state=warn": 0, "consumergroup=shipping state=stall": 0,
 			"consumergroup=shipping state=stop": 0, "consumergroup=shipping state=rewind": 0,
