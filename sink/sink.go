@@ -20,23 +20,55 @@ import (
 
 // Target is where a sink writes: a [Mux] over a database, or a directory of Parquet files.
 type Target interface {
-	// Claim takes partitions over. start resolves where those begin that the target has no position of.
-	Claim(ctx context.Context, owner string, ids []cursor.ID, start Starts) (map[cursor.ID]Claimed, error)
-	// Write writes the events of one partition and moves its position to b.To.Next, both or neither. One call at a time
-	// for a partition, several partitions at once.
-	Write(ctx context.Context, dec consumer.Decoder, b Batch) error
+	// Open makes the target ready for a sink: what it needs is created or compared. An error ends Run.
+	Open(ctx context.Context, dec consumer.Decoder, s Setup) (Writer, error)
 }
 
-// Starts resolves the offsets that partitions without a position start at.
-type Starts func(ctx context.Context, ids []cursor.ID) (map[cursor.ID]int64, error)
+// Setup is what a target needs to know of the sink that writes to it.
+type Setup struct {
+	// Sink is the name of the position rows.
+	Sink string
+	// Owner names this process in the position rows, for people.
+	Owner string
+	// Topics are what the sink reads.
+	Topics []string
+	// Suffix is put behind the names of tables: not empty in a rebuild.
+	Suffix string
+	// Dedupe is how long ids are remembered; 0 is off.
+	Dedupe time.Duration
+	// Evolve adds columns that tables lack.
+	Evolve bool
+	// Observer sees what happens; never nil.
+	Observer Observer
+	// Log is never nil.
+	Log *zap.Logger
+}
 
-// Batch is events of one partition in offset order, and the step that they make.
+// Writer is an open target.
+type Writer interface {
+	// Claim takes partitions over. start has an offset for every id: where those begin that the target has no position
+	// of. The answer has an entry for every id. An error of one id that wraps [ErrOtherTopic] stops the sink.
+	Claim(ctx context.Context, ids []cursor.ID, start map[cursor.ID]int64) (map[cursor.ID]Claimed, error)
+	// Write writes the events of one partition and moves its position to b.To, both or neither. One call at a time for a
+	// partition, several partitions at once.
+	//
+	// nil: done, the owner stands at b.To. An error that wraps [ErrNotOwner]: the partition is claimed again. Any other is
+	// read as a verdict, as [consumer.VerdictOf] does, and the same batch comes again: with Pause after a wait and the
+	// attempt not counted, with Stop never, and the sink ends.
+	Write(ctx context.Context, b Batch) error
+}
+
+// Batch is events of one partition in offset order, and the step that they make. It is the sink's again when Write has
+// returned.
 type Batch struct {
 	From, To Place
 	Events   []event.Event
+	// Attempt counts from 1. Last says that no other follows: events that fail alone are buried now.
+	Attempt int
+	Last    bool
 	// Bury copies event i to the dead letters, and returns nil once the copy is acknowledged: before COMMIT, so that a
-	// crash may repeat the copy and never loses the event.
-	Bury func(ctx context.Context, i int, why error) error
+	// crash may repeat the copy and never loses the event. handler names who failed.
+	Bury func(ctx context.Context, i int, handler string, why error) error
 }
 
 // Config says which events a sink writes, and how.
@@ -53,10 +85,12 @@ type Config struct {
 	Wait time.Duration
 	// Dedupe skips events whose id was seen within it, before functions, folds and tables. Defaults to 0: off.
 	Dedupe time.Duration
+	// Evolve adds columns that tables lack, nullable ones. Defaults to false: Run ends with an error that names them.
+	Evolve bool
 	// Retry says how often a failing function is tried before its event is looked for and dead-lettered.
 	Retry consumer.Retry
 	// Observer sees what happens; nil = none.
-	Observer consumer.Observer
+	Observer Observer
 	// Log; nil = silent.
 	Log *zap.Logger
 }
