@@ -65,6 +65,11 @@ kafka: build ## a real Apache Kafka on free loopback ports, without Docker; ARGS
 	@$(GO) build -o bin/kafka ./internal/kafkatest/kafka
 	@exec bin/kafka $(ARGS) # not go run, which calls a Ctrl-C an error
 
+.PHONY: postgres
+postgres: ## a real PostgreSQL on a free loopback port, without Docker; ARGS="-dir DIR" keeps its data
+	@$(GO) build -o bin/postgres ./internal/pgtest/postgres
+	@exec bin/postgres $(ARGS)
+
 .PHONY: flights
 flights: build ## 336,776 real flights: published, consumed in a group, aggregated, compared with the file
 	@$(GO) run ./examples/flights $(ARGS)

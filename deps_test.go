@@ -33,8 +33,8 @@ var layers = []struct {
 	{"edges", []string{"sink", "internal/registry"}},
 	{"onlookers", []string{"internal/devbroker", "metrics"}},
 	{"wiring", []string{"service", "millracetest"}},
-	{"beside", []string{"internal/kafkatest", "internal/devbroker/soak", "examples/shop", "examples/flights"}},
-	{"tops", []string{"cmd/millrace", "internal/kafkatest/kafka", "bench", "test/tiers", "test/integration", "test/cluster", "test/soak"}},
+	{"beside", []string{"internal/kafkatest", "internal/pgtest", "internal/devbroker/soak", "examples/shop", "examples/flights"}},
+	{"tops", []string{"cmd/millrace", "internal/kafkatest/kafka", "internal/pgtest/postgres", "bench", "test/tiers", "test/integration", "test/cluster", "test/soak"}},
 }
 
 // homes says where a third-party module may be imported. Tests may import what they like, and so may what lies
