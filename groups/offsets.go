@@ -26,10 +26,14 @@ const (
 // A group that does not exist is [ErrNotFound], unless the goal names topics: then it may be set up before its first member
 // starts.
 func NewPlan(ctx context.Context, c kafka.Cluster, group string, goal Goal, now time.Time) (Plan, error) {
+	return newPlan(ctx, c, group, nil, goal, now)
+}
+
+func newPlan(ctx context.Context, c kafka.Cluster, group string, k Keeper, goal Goal, now time.Time) (Plan, error) {
 	if err := goal.validate(); err != nil {
 		return Plan{}, err
 	}
-	s, err := look(ctx, c, group, goal)
+	s, err := look(ctx, c, group, k, goal)
 	if err != nil {
 		return Plan{}, fmt.Errorf("plan offsets of group %s: %w", group, err)
 	}
@@ -38,14 +42,17 @@ func NewPlan(ctx context.Context, c kafka.Cluster, group string, goal Goal, now 
 	if err != nil {
 		return p, err
 	}
+	if k != nil {
+		p.bare(k)
+	}
 	if err := p.addTimes(ctx, c); err != nil {
 		return p, fmt.Errorf("plan offsets of group %s: %w", group, err)
 	}
 	return p, nil
 }
 
-// look takes the snapshot that a goal needs.
-func look(ctx context.Context, c kafka.Cluster, group string, goal Goal) (Snapshot, error) {
+// look takes the snapshot that a goal needs; k is nil where the commits are the position.
+func look(ctx context.Context, c kafka.Cluster, group string, k Keeper, goal Goal) (Snapshot, error) {
 	client, err := c.Client()
 	if err != nil {
 		return Snapshot{}, err
@@ -57,6 +64,15 @@ func look(ctx context.Context, c kafka.Cluster, group string, goal Goal) (Snapsh
 	s := Snapshot{TopicIDs: map[string]TopicID{}}
 	if s.ClusterID, err = clusterID(ctx, c, adm); err != nil {
 		return s, err
+	}
+	var kept []Position
+	if k != nil {
+		if kept, err = k.Positions(ctx); err != nil {
+			return s, fmt.Errorf("read the positions of %s: %w", k, err)
+		}
+		for _, p := range kept {
+			wanted = append(wanted, p.Topic)
+		}
 	}
 	if s.Group, err = describeStable(ctx, c, group); errors.Is(err, ErrNotFound) && len(wanted) > 0 {
 		s.Group, err = Group{Summary: Summary{ID: group, State: "Dead"}}, nil
@@ -79,11 +95,14 @@ func look(ctx context.Context, c kafka.Cluster, group string, goal Goal) (Snapsh
 			extra := described{topics: kadm.TopicsSet{}}
 			extra.topics.Add(t)
 			found := partitions(extra, nil, log)
-			if len(found) == 0 && goal.Undo == nil {
+			if len(found) == 0 && goal.Undo == nil && slices.Contains(goal.names(), t) {
 				return s, fmt.Errorf("there is no topic %s: %w", t, kerr.UnknownTopicOrPartition)
 			}
 			s.Group.Partitions = append(s.Group.Partitions, found...)
 		}
+	}
+	if k != nil {
+		s.Group.stand(kept)
 	}
 	topics := s.topics(goal)
 	if len(topics) == 0 {
@@ -230,6 +249,10 @@ func (p *Plan) addTimes(ctx context.Context, c kafka.Cluster) error {
 // all. It never joins the group. The group's coordinator refuses the commit as well while the group has members. It takes
 // at most a minute.
 func Apply(ctx context.Context, c kafka.Cluster, p Plan, backups Backups) ([]Move, error) {
+	return apply(ctx, c, nil, p, backups)
+}
+
+func apply(ctx context.Context, c kafka.Cluster, k Keeper, p Plan, backups Backups) ([]Move, error) {
 	if err := p.validate(); err != nil {
 		return nil, err
 	}
@@ -244,7 +267,7 @@ func Apply(ctx context.Context, c kafka.Cluster, p Plan, backups Backups) ([]Mov
 		return nil, fail(err)
 	}
 	defer client.Close()
-	if err := p.holds(ctx, c, client); err != nil {
+	if err := p.holds(ctx, c, client, k); err != nil {
 		return nil, fail(err)
 	}
 	moves := p.Changes()
@@ -254,6 +277,13 @@ func Apply(ctx context.Context, c kafka.Cluster, p Plan, backups Backups) ([]Mov
 	kept, err := backups.keep(p)
 	if err != nil {
 		return nil, fail(err)
+	}
+	if k != nil {
+		if err := k.Move(ctx, moves); err != nil {
+			kept.drop()
+			return nil, fail(err)
+		}
+		return moves, nil
 	}
 	w := writing{c: c, adm: kadm.NewClient(client), plan: p, failed: map[int]error{}}
 	made, unsure := w.write(ctx, moves)
@@ -273,7 +303,10 @@ func Apply(ctx context.Context, c kafka.Cluster, p Plan, backups Backups) ([]Mov
 }
 
 // holds reports what is no longer as the plan has it.
-func (p Plan) holds(ctx context.Context, c kafka.Cluster, client *kgo.Client) error {
+func (p Plan) holds(ctx context.Context, c kafka.Cluster, client *kgo.Client, k Keeper) error {
+	if err := p.kept(k); err != nil {
+		return err
+	}
 	id, err := clusterID(ctx, c, kadm.NewClient(client))
 	if err != nil {
 		return err
@@ -285,7 +318,7 @@ func (p Plan) holds(ctx context.Context, c kafka.Cluster, client *kgo.Client) er
 	for _, m := range p.Changes() {
 		topics.Add(m.Topic)
 	}
-	s, err := look(ctx, c, p.Group, Goal{Topics: topics.Topics()})
+	s, err := look(ctx, c, p.Group, k, Goal{Topics: topics.Topics()})
 	if errors.Is(err, kerr.UnknownTopicOrPartition) {
 		return fmt.Errorf("%w: %w", ErrChanged, err)
 	}
@@ -433,7 +466,7 @@ type Export struct {
 
 // NewExport reads where a group stands, at the time now. With [Export.Goal] it is set there again.
 func NewExport(ctx context.Context, c kafka.Cluster, group string, now time.Time) (Export, error) {
-	s, err := look(ctx, c, group, Goal{})
+	s, err := look(ctx, c, group, nil, Goal{})
 	if err != nil {
 		return Export{}, fmt.Errorf("export offsets of group %s: %w", group, err)
 	}

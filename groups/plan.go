@@ -111,6 +111,8 @@ type Plan struct {
 	ClusterID string    `json:"cluster_id"`
 	Group     string    `json:"group"`
 	State     string    `json:"state"` // of the group
+	// Keeper names who has the positions, "" where they are the group's commits. See [Keeper].
+	Keeper string `json:"keeper,omitempty"`
 	Created   time.Time `json:"created"`
 	// Exact says that the targets were commits of the group: they are written as they were, even where the log no longer
 	// reaches.
