@@ -154,6 +154,51 @@ func TestAProblemOfTheMembership(t *testing.T) {
 	})
 }
 
+// A broker that refuses a partition does so at once, and again: asked as fast as it answers, it would be asked twenty
+// thousand times a second, and the log would have as many lines.
+func TestAPartitionInTroubleIsNotAskedWithoutPause(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		j := &journal{}
+		w := newWitness(j, "a", cursor.NewMemory())
+		a := start(t, w, handler{j: j}, engine.Config{Observer: w}, idOf(0), idOf(1))
+		trouble := kgo.Fetches{{Topics: []kgo.FetchTopic{{Topic: "orders", Partitions: []kgo.FetchPartition{{Partition: 1, Err: kerr.UnknownServerError}}}}}}
+		minute := time.After(time.Minute)
+		asked := -cap(a.feed.polls)
+		for end := false; !end; {
+			select {
+			case a.feed.polls <- trouble:
+				asked++
+			case <-minute:
+				end = true
+			}
+		}
+		if asked > 5*60 {
+			t.Errorf("asked %d times in a minute", asked)
+		}
+		if n := len(w.seen()); n < 50 || n > 60 {
+			t.Errorf("told of it %d times in a minute, want about once a second", n)
+		}
+		// With records of the other partition there is no pause, and no more words.
+		for i := range 50 {
+			both := kgo.Fetches{{Topics: []kgo.FetchTopic{{Topic: "orders", Partitions: []kgo.FetchPartition{
+				{Partition: 0, Records: records(0, 51, 1)[i : i+1]}, {Partition: 1, Err: kerr.UnknownServerError},
+			}}}}}
+			a.feed.polls <- both
+		}
+		began := time.Now()
+		for j.count("handled") < 50 {
+			<-time.After(time.Second)
+		}
+		if took := time.Since(began); took > 25*time.Second { // the hundred polls of trouble that still wait, no more
+			t.Errorf("the other partition took %s", took)
+		}
+		if err := a.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // Where few records fill the gate, one that stands still must not shut it for the others.
 func TestOneLargeRecordStopsNobodyElse(t *testing.T) {
 	t.Parallel()

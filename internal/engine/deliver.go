@@ -24,15 +24,35 @@ func (m *member) poll(ctx context.Context) {
 			return
 		}
 		fetches := m.feed.Poll(ctx, limit)
+		onlyTrouble := fetches.NumRecords() == 0 && len(fetches.Errors()) > 0
 		fatal := m.deliver(fetches)
 		m.feed.Release() // right after handing over, and after an error too: a poll holds rebalances up
 		if fatal != nil {
 			m.fail(fatal)
 			return
 		}
+		if onlyTrouble {
+			m.breathe(ctx)
+		}
 		if ctx.Err() != nil {
 			return
 		}
+	}
+}
+
+const (
+	troubleWait  = 200 * time.Millisecond // after a poll that brought nothing but errors
+	troubleEvery = time.Second            // between two words on the trouble of a partition
+)
+
+// breathe waits before the next poll. A broker that refuses a partition answers at once, and the client asks again at
+// once: tens of thousands of times a second, and as many lines in the log.
+func (m *member) breathe(ctx context.Context) {
+	t := time.NewTimer(troubleWait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
 	}
 }
 
@@ -97,7 +117,8 @@ func (m *member) checkGap(a *actor, p kgo.FetchTopicPartition) {
 	}
 }
 
-// fetchError returns an error that must end Run, and tells of any other.
+// fetchError returns an error that must end Run, and tells of any other, of each partition once a second: beside
+// partitions with records, one in trouble is polled as fast as they are.
 func (m *member) fetchError(a *actor, p kgo.FetchTopicPartition) error {
 	err := p.Err
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, kgo.ErrClientClosed) {
@@ -113,6 +134,11 @@ func (m *member) fetchError(a *actor, p kgo.FetchTopicPartition) error {
 	if fatalFetch(p.Err) {
 		return err
 	}
+	key, now := topicPartition{p.Topic, p.Partition}, time.Now()
+	if last, ok := m.troubled[key]; ok && now.Sub(last) < troubleEvery {
+		return nil
+	}
+	m.troubled[key] = now
 	var id cursor.ID
 	switch {
 	case a != nil:

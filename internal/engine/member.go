@@ -30,11 +30,12 @@ type member struct {
 	closed bool                               // no partition is taken any more
 	wg     sync.WaitGroup
 
-	partitions atomic.Int64  // len(actors)
-	done       atomic.Int64  // resolved since the last commit
-	loaded     time.Time     // since when the gate fills up, as the poll goroutine sees it
-	kick       chan struct{} // commit early
-	failures   chan error    // the first ends Run
+	partitions atomic.Int64                 // len(actors)
+	done       atomic.Int64                 // resolved since the last commit
+	loaded     time.Time                    // since when the gate fills up, as the poll goroutine sees it
+	troubled   map[topicPartition]time.Time // when a failed read was last told of, by the poll goroutine alone
+	kick       chan struct{}                // commit early
+	failures   chan error                   // the first ends Run
 
 	// commitMu is held over the snapshot and the commit of positions, and over the commit and fence of a revoke,
 	// so that no commit in flight can name a partition that was given up. Workers never take it.
@@ -50,7 +51,7 @@ func newMember(ctx context.Context, f Feed, s cursor.Store, h Handler, cfg Confi
 	return &member{
 		cfg: cfg, feed: f, store: s, handler: h, gate: newGate(cfg.InFlight, cfg.InFlightSize),
 		detached: context.WithoutCancel(ctx), actors: make(map[topicPartition]*actor),
-		last: make(map[topicPartition]<-chan struct{}),
+		last: make(map[topicPartition]<-chan struct{}), troubled: make(map[topicPartition]time.Time),
 		kick: make(chan struct{}, 1), failures: make(chan error, 1),
 	}
 }
