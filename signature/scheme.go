@@ -1,8 +1,6 @@
 package signature
 
-import (
-	"time"
-)
+import "time"
 
 // Scheme is how one sender signs. It is data: [Lookup] returns the known ones, and a user writes more of them as JSON
 // ([ParseScheme]) or as YAML, which a caller decodes into this struct before it calls [Scheme.Validate].
@@ -49,7 +47,7 @@ type Scheme struct {
 	// Handshakes are the requests by which the sender greets a receiver. They are no events.
 	Handshakes []Handshake `json:"handshakes,omitempty" yaml:"handshakes,omitempty"`
 
-	code     code      // what data cannot say: adyen, paypal, sns
+	code     code      // what data cannot say
 	template *template // of Signed, once Validate has seen it
 }
 
@@ -96,12 +94,12 @@ const (
 	HMACSHA1   Algorithm = "hmac-sha1"
 	HMACSHA256 Algorithm = "hmac-sha256"
 	HMACSHA512 Algorithm = "hmac-sha512"
-	SHA256     Algorithm = "sha256"       // a bare hash of bytes that hold the {secret}
-	Ed25519    Algorithm = "ed25519"      //
-	ECDSAP256  Algorithm = "ecdsa-p256"   // ASN.1 over SHA-256
-	RSASHA1    Algorithm = "rsa-sha1"     // PKCS #1 v1.5, with the key of a certificate
-	RSASHA256  Algorithm = "rsa-sha256"   // the same
-	Equal      Algorithm = "equal"        // no signature: the secret itself is sent
+	SHA256     Algorithm = "sha256"     // a bare hash of bytes that hold the {secret}
+	Ed25519    Algorithm = "ed25519"    //
+	ECDSAP256  Algorithm = "ecdsa-p256" // ASN.1 over SHA-256
+	RSASHA1    Algorithm = "rsa-sha1"   // PKCS #1 v1.5, with the key of a certificate
+	RSASHA256  Algorithm = "rsa-sha256" // the same
+	Equal      Algorithm = "equal"      // no signature: the secret itself is sent
 )
 
 // Encoding is how a signature is written.
@@ -211,15 +209,22 @@ type Duration time.Duration
 // String returns the duration as in "5m0s".
 func (d Duration) String() string { return time.Duration(d).String() }
 
-// Lookup returns the scheme of a known sender, a copy of the caller's own, already validated. Names are those of
-// [Names], and "standard-webhooks" is "standard".
-func Lookup(name string) (*Scheme, bool) { return nil, false }
+// MarshalText writes the duration as in "5m0s".
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// Names returns the names of the known schemes, sorted.
-func Names() []string { return nil }
+// UnmarshalText reads a duration as in "5m".
+func (d *Duration) UnmarshalText(text []byte) error {
+	parsed, err := time.ParseDuration(string(text))
+	*d = Duration(parsed)
+	return err
+}
 
-// ParseScheme reads a scheme from JSON and validates it. Unknown fields are errors.
-func ParseScheme(data []byte) (*Scheme, error) { return nil, nil }
+// code names what data cannot say of a scheme.
+type code int
 
-// Validate checks the scheme and returns every fault of it, joined. Call it before use and after every change.
-func (s *Scheme) Validate() error { return nil }
+const (
+	codeNone   code = iota
+	codeAdyen       // the signature of each item stands in it
+	codePayPal      // a certificate from the web
+	codeSNS         // the same, and the signature is in the body
+)

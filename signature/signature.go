@@ -31,10 +31,7 @@
 // A [Scheme] and a [Key] may be used by any number of goroutines at once, as long as nobody changes the Scheme.
 package signature
 
-import (
-	"crypto/x509"
-	"time"
-)
+import "time"
 
 // Request is a webhook as it came over the wire, or as it is to be sent. Nothing in this package changes one in place.
 type Request struct {
@@ -87,9 +84,3 @@ type Error struct {
 
 // Error returns the reason and the detail.
 func (e *Error) Error() string { return "verify signature: " + string(e.Reason) + ": " + e.Detail }
-
-// Chain is a certificate chain that the caller fetched from [Scheme.CertificateURL]. It may be cached by that URL.
-type Chain struct {
-	certs []*x509.Certificate
-	roots *x509.CertPool
-}

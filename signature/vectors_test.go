@@ -1,0 +1,83 @@
+package signature_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/signature"
+)
+
+// vector is a case of testdata/webhooks.json: a request, a key, a time, and whether the request verifies. Most were made
+// with the provider's own library; the verdicts were checked with another verifier.
+type vector struct {
+	ID, Scheme, Secret, Method, URL, Why string
+	Headers                              map[string]string
+	Body                                 string
+	BodyBase64                           string `json:"body_base64"`
+	Now                                  int64
+	Valid                                bool
+}
+
+func vectors(tb testing.TB) []vector {
+	tb.Helper()
+	text, err := os.ReadFile("testdata/webhooks.json")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var file struct{ Cases []vector }
+	if err := json.Unmarshal(text, &file); err != nil {
+		tb.Fatal(err)
+	}
+	return file.Cases
+}
+
+func (v *vector) scheme(tb testing.TB) *signature.Scheme {
+	tb.Helper()
+	s, ok := signature.Lookup(strings.TrimSuffix(v.Scheme, "-v1a"))
+	if !ok {
+		tb.Fatalf("there is no scheme %s", v.Scheme)
+	}
+	return s
+}
+
+func (v *vector) request(tb testing.TB) *signature.Request {
+	tb.Helper()
+	h := http.Header{}
+	for name, value := range v.Headers {
+		h.Add(name, value)
+	}
+	body := []byte(v.Body)
+	if v.BodyBase64 != "" {
+		var err error
+		if body, err = base64.StdEncoding.DecodeString(v.BodyBase64); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return &signature.Request{Method: v.Method, URL: v.URL, Header: h, Body: body}
+}
+
+func TestVectors(t *testing.T) {
+	t.Parallel()
+	cases := vectors(t)
+	if len(cases) != 276 {
+		t.Fatalf("got %d cases, want 276", len(cases))
+	}
+	for _, v := range cases {
+		t.Run(v.ID, func(t *testing.T) {
+			t.Parallel()
+			s, req := v.scheme(t), v.request(t)
+			key, err := s.ParseKey(v.Secret)
+			if err == nil {
+				_, err = s.Verify(req, []signature.Key{key}, time.Unix(v.Now, 0))
+			}
+			if (err == nil) != v.Valid {
+				t.Errorf("%s: got %v, want valid %v", v.Why, err, v.Valid)
+			}
+		})
+	}
+}
