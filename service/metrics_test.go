@@ -15,7 +15,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
@@ -186,6 +188,57 @@ func TestAServiceShowsWhatItDoes(t *testing.T) {
 	}
 	if status, _ := visit(t, base+"/healthz"); status != 0 {
 		t.Error("it answers after its end")
+	}
+}
+
+// A partition that this login may not read ends the service: from then on it is not ready, and it exits with the right
+// that it lacks. Started with that right it is ready.
+func TestAPartitionThatMayNotBeReadEndsTheService(t *testing.T) {
+	t.Parallel()
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "ticks"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fake.Close()
+	start := func(ctx context.Context, log *buffer, hold <-chan struct{}) <-chan int {
+		code := make(chan int, 1)
+		go func() {
+			code <- service.Run(ctx, "ticker", []string{"--metrics", "127.0.0.1:0"}, at(fake.ListenAddrs()[0]), log, func(_ context.Context, s *service.Service) error {
+				mux := consumer.NewMux()
+				mux.Otherwise(func(context.Context, event.Event) error { return nil })
+				s.Schemas = schemas.Memory()
+				s.Consume(mux, consumer.Config{Topics: []string{"ticks"}, CreateTopics: true})
+				s.Go("hold", func(context.Context) error { <-hold; return nil })
+				return nil
+			})
+		}()
+		return code
+	}
+	var log buffer
+	hold := make(chan struct{})
+	code := start(t.Context(), &log, hold)
+	base := address(t, &log)
+	ready := func() bool { status, _ := visit(t, base+"/readyz"); return status == http.StatusOK }
+	until(t, "ready", ready)
+	denial := fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: "ticks", Partitions: []int32{1}, Err: kerr.TopicAuthorizationFailed, Count: -1})
+	until(t, "not ready", func() bool {
+		status, body := visit(t, base+"/readyz")
+		return status == http.StatusServiceUnavailable && strings.Contains(body, "stopping")
+	})
+	close(hold)
+	if got := <-code; got != 1 || !strings.Contains(log.String(), "ticks") || !strings.Contains(log.String(), "Read") {
+		t.Errorf("exit code %d: %s", got, &log)
+	}
+
+	denial.Remove()
+	ctx, signal := context.WithCancel(t.Context())
+	var again buffer
+	code = start(ctx, &again, hold)
+	base = address(t, &again)
+	until(t, "ready", ready)
+	signal()
+	if got := <-code; got != 0 {
+		t.Errorf("exit code %d: %s", got, &again)
 	}
 }
 
