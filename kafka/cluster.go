@@ -30,7 +30,6 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/plugin/kzap"
 	"go.uber.org/zap"
 )
 
@@ -85,7 +84,8 @@ func (c Cluster) Client(opts ...kgo.Opt) (*kgo.Client, error) {
 		all = append(all, kgo.SASL(c.Auth.sasl()))
 	}
 	if c.Log != nil {
-		all = append(all, kgo.WithLogger(logger(c.Log)))
+		log := newLog(c.Log)
+		all = append(all, kgo.WithLogger(log), kgo.WithHooks(log))
 	}
 	if len(c.Hooks) > 0 {
 		all = append(all, kgo.WithHooks(c.Hooks...))
@@ -179,17 +179,6 @@ func handshake(ctx context.Context, conn net.Conn, cfg *tls.Config, host string)
 func loopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-// logger gives the client's words to log. The client tells of every join and metadata load at info, which is
-// debugging to us, and of every request at debug, which is a flood to anyone.
-func logger(log *zap.Logger) kgo.Logger {
-	log = log.Named("kafka")
-	level := kgo.LogLevelWarn
-	if log.Core().Enabled(zap.DebugLevel) {
-		level = kgo.LogLevelInfo
-	}
-	return kzap.New(log, kzap.Level(level))
 }
 
 // version is Millrace's version as brokers take it: letters, digits, dots and dashes, with a letter or digit at each

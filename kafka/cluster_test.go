@@ -276,6 +276,39 @@ func TestLoggerSpeaksOnlyWhenSomethingIsWrong(t *testing.T) {
 	}
 }
 
+// A broker that is away is tried many times; that is one line until it is back.
+func TestLoggerTellsOnceOfABrokerThatIsAway(t *testing.T) {
+	t.Parallel()
+	fake := cluster(t)
+	core, logs := observer.New(zap.InfoLevel)
+	up := false
+	c := kafka.Cluster{Seeds: fake.ListenAddrs(), Log: zap.New(core), Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		if !up {
+			return nil, errors.New("nobody there")
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}}
+	cl := client(t, c)
+	for range 10 {
+		if err := cl.Ping(t.Context()); err == nil {
+			t.Fatal("Ping reached a broker that is away")
+		}
+	}
+	up = true
+	if err := cl.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := logs.FilterMessage("the broker is away, and is tried again").FilterField(zap.String("addr", fake.ListenAddrs()[0])).Len(); n != 1 {
+		t.Errorf("told %d times that the broker is away, want once", n)
+	}
+	if n := logs.FilterMessage("the broker is back").Len(); n != 1 {
+		t.Errorf("told %d times that the broker is back, want once", n)
+	}
+	if n := logs.Len(); n != 2 {
+		t.Errorf("%d lines, want 2: %v", n, logs.All())
+	}
+}
+
 func token(context.Context) (string, error) { return "token", nil }
 
 func cluster(t *testing.T, opts ...kfake.Opt) *kfake.Cluster {
