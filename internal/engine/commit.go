@@ -80,12 +80,12 @@ func (m *member) commit(ctx context.Context, actors []*actor) error {
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
 	refused, err := m.store.Commit(ctx, cursors)
-	failed := err
+	failed, told := err, err
 	for id, a := range moved {
 		switch {
 		case err != nil:
 		case refused[id] != nil:
-			failed = errors.Join(failed, refused[id])
+			failed, told = errors.Join(failed, refused[id]), refused[id]
 		default:
 			a.committed, a.dirty = cursors[id].Position, false
 		}
@@ -94,7 +94,8 @@ func (m *member) commit(ctx context.Context, actors []*actor) error {
 		o.Committed(len(cursors), time.Since(started), failed)
 	}
 	if failed != nil {
-		m.cfg.Log.Warn("commit failed", zap.Int("partitions", len(cursors)), zap.Error(failed))
+		// One partition stands for all: where a coordinator refuses, it refuses each for the same reason.
+		m.cfg.Log.Warn("commit failed, and is tried again", zap.Int("partitions", len(cursors)), zap.Error(told))
 	}
 	return failed
 }
