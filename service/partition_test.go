@@ -31,7 +31,9 @@ type heard struct {
 
 func (h *heard) Problem(cursor.ID, error) { h.problems.Add(1) }
 
-func (h *heard) Handled(_ cursor.ID, resolved, _ int, _ time.Duration) { h.handled.Add(int64(resolved)) }
+func (h *heard) Handled(_ cursor.ID, resolved, _ int, _ time.Duration) {
+	h.handled.Add(int64(resolved))
+}
 
 // refuses has a broker refuse one of two partitions of a running consumer, then serve it again, and returns what /readyz
 // says wrongly meanwhile. member is what listens to the consumer.
@@ -71,7 +73,12 @@ func refuses(t *testing.T, member func(*membership) consumer.Observer) error {
 			Group: "ticker", Topics: []string{"ticks"}, CreateTopics: true, Observer: observers{member(health.consumer("ticker")), told},
 		})
 	}()
-	defer func() { end(); <-ended }()
+	defer func() {
+		end()
+		if err := <-ended; err != nil {
+			t.Errorf("the consumer ended: %v", err)
+		}
+	}()
 	handles := func(partition int32) {
 		t.Helper()
 		before := told.handled.Load()
