@@ -9,23 +9,27 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 )
 
 const (
-	maxLog   = 4 << 20 // bytes of a log before it becomes the old generation
-	maxWords = 200     // bytes of a last line that are kept
+	maxLog   = 4 << 20          // bytes of a log before it becomes the old generation
+	maxWords = 200              // bytes of a last line that are kept
+	wordsAge = 10 * time.Second // an older complaint is none about the end
 )
 
 // LogFile is a child's log, of 4 MiB at most and with one old generation beside it (broker.log, broker.old.log). It
-// keeps the line that tells most about an end: a panic, else the last one. Safe for concurrent use.
+// keeps the line that tells most about an end: a panic, else the last one that is no mere information. Safe for
+// concurrent use.
 type LogFile struct {
 	name string
 	mu   sync.Mutex
 	file *os.File
 	size int64
-	line []byte // the unfinished last line, cut
-	last string // the last line that was not empty
-	bad  string // the first line of a panic or fatal error
+	line []byte    // the unfinished last line, cut
+	last string    // the last line that was neither empty nor information
+	said time.Time // when it was
+	bad  string    // the first line of a panic or fatal error
 }
 
 // OpenLog opens or makes the log at name, and its directory.
@@ -95,22 +99,30 @@ func (l *LogFile) watch(p []byte) {
 		p = rest
 		line := strings.ToValidUTF8(string(bytes.TrimSpace(l.line)), "?")
 		l.line = l.line[:0]
-		if line == "" {
+		if line == "" || informs(line) {
 			continue
 		}
-		l.last = line
+		l.last, l.said = strings.ReplaceAll(line, "\t", " "), time.Now()
 		if l.bad == "" && (strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ")) {
 			l.bad = line
 		}
 	}
 }
 
-// LastWords is the panic or the last line written since it was last called; "no last words" when there is none.
+// informs reports whether line is that of a log, TIME<tab>LEVEL<tab>MESSAGE, at a level at which nothing is wrong.
+func informs(line string) bool {
+	_, rest, _ := strings.Cut(line, "\t")
+	level, _, ok := strings.Cut(rest, "\t")
+	return ok && (level == "INFO" || level == "DEBUG")
+}
+
+// LastWords is the panic, or the last complaint of the last seconds, written since it was last called; "no last words"
+// when there is none.
 func (l *LogFile) LastWords() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	words := l.bad
-	if words == "" {
+	if words == "" && time.Since(l.said) < wordsAge {
 		words = l.last
 	}
 	l.bad, l.last = "", ""

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/millrace/millrace/internal/devbroker"
 )
@@ -50,6 +52,9 @@ func TestLastWords(t *testing.T) {
 		{"a panic before its stack", "fine\npanic: nil map\n\ngoroutine 1 [running]:\nmain.go:1\n", "panic: nil map"},
 		{"a fatal error", "fatal error: out of memory\nstack\n", "fatal error: out of memory"},
 		{"a long line is cut", strings.Repeat("a", 1000) + "\n", strings.Repeat("a", 200)},
+		{"information is no complaint", "t\tWARN\tdisk is slow\t{}\nt\tINFO\tconsuming\t{}\nt\tDEBUG\tpolled\n", "t WARN disk is slow {}"},
+		{"nothing but information", "t\tINFO\tconsuming\t{}\n", "no last words"},
+		{"a panic after a complaint", "t\tERROR\tno\npanic: x\n", "panic: x"},
 		{"bytes that are no text", "a\xffb\n", "a?b"},
 	}
 	for _, tt := range tests {
@@ -70,4 +75,23 @@ func TestLastWords(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What was wrong a while ago is not why it ends now.
+func TestLastWordsAreOfTheEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log, err := devbroker.OpenLog(filepath.Join(t.TempDir(), "x.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = log.Close() })
+		if _, err := log.Write([]byte("t\tWARN\tthe broker is away\n")); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Minute)
+		if got := log.LastWords(); got != "no last words" {
+			t.Errorf("got %q a minute later, want none", got)
+		}
+	})
 }
