@@ -31,6 +31,7 @@ var layers = []struct {
 	{"handling", []string{"consumer"}},
 	{"acts", []string{"groups"}},
 	{"edges", []string{"sink", "internal/registry"}},
+	{"adapters", []string{"sink/sinktest"}},
 	{"onlookers", []string{"internal/devbroker", "metrics"}},
 	{"wiring", []string{"service", "millracetest"}},
 	{"beside", []string{"internal/kafkatest", "internal/pgtest", "internal/devbroker/soak", "examples/shop", "examples/flights"}},
