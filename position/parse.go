@@ -192,7 +192,7 @@ func parseInterval(from, until string, now time.Time) (Range, error) {
 		r.Until = Point{Kind: End}
 		return r, nil
 	}
-	if d, err := parseDuration(strings.TrimPrefix(until, "+")); err == nil && from != "" {
+	if d, err := ParseDuration(strings.TrimPrefix(until, "+")); err == nil && from != "" {
 		t, err := checkTime(r.From.At.Add(d))
 		r.Until = Point{Kind: Time, At: t}
 		return r, err
@@ -227,7 +227,7 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 		return parseEpoch(s)
 	}
 	if ago, ok := strings.CutPrefix(s, "-"); ok {
-		d, err := parseDuration(ago)
+		d, err := ParseDuration(ago)
 		if err != nil {
 			return time.Time{}, err
 		}
@@ -299,8 +299,8 @@ var units = map[string]time.Duration{
 	"s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour,
 }
 
-// parseDuration reads durations like 90s, 1h30m and 2d: time.ParseDuration has no days and takes signs.
-func parseDuration(s string) (time.Duration, error) {
+// ParseDuration reads durations like 90s, 1h30m and 2d, never negative: time.ParseDuration has no days and takes signs.
+func ParseDuration(s string) (time.Duration, error) {
 	if s == "" {
 		return 0, errNoTime
 	}

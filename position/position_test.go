@@ -349,3 +349,17 @@ func ExampleParseRange() {
 	// @2026-11-24T11:00:00Z:2026-11-24T12:00:00Z <nil>
 	// read range 9:5: the range is empty: its end is not after its start
 }
+
+func TestDurationsHaveDaysAndNoSign(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]time.Duration{"90s": 90 * time.Second, "1h30m": 90 * time.Minute, "2d": 48 * time.Hour, "50ms": 50 * time.Millisecond} {
+		if got, err := position.ParseDuration(text); err != nil || got != want {
+			t.Errorf("%s: got %v, %v, want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "-1h", "5", "1w", "300y", "400000000d"} {
+		if d, err := position.ParseDuration(text); err == nil {
+			t.Errorf("%q is taken for %v", text, d)
+		}
+	}
+}
