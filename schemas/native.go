@@ -87,15 +87,18 @@ func (w walk) native(n *node, v any) (any, error) {
 	}
 }
 
-func (n *node) unfit(v any) error {
-	name := n.name
-	if n.logical != none {
-		for word, known := range logicals {
-			if known.l == n.logical {
-				name = word
-			}
+// word is what people call the node's type: its logical type, else its name.
+func (n *node) word() string {
+	for word, known := range logicals {
+		if n.logical != none && known.l == n.logical {
+			return word
 		}
 	}
+	return n.name
+}
+
+func (n *node) unfit(v any) error {
+	name := n.word()
 	switch v := v.(type) {
 	case nil:
 		return fmt.Errorf("null does not fit %s", name)
