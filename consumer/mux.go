@@ -2,13 +2,11 @@ package consumer
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -90,7 +88,7 @@ func NewMux() *Mux {
 // On calls h for every event of T's type: the name that schemas.NameOf gives T, or an alias in T's schema.
 func On[T any](m *Mux, h func(context.Context, event.Of[T]) error) {
 	t := reflect.TypeFor[T]()
-	m.addType(typed(schemas.NameOf(t), h), aliases(t)...)
+	m.addType(typed(schemas.NameOf(t), h), schemas.AliasesOf(t)...)
 }
 
 // OnTopic calls h for every event of topic, whatever its type says: for topics of one type whose records name
@@ -108,7 +106,7 @@ func OnTopic[T any](m *Mux, topic string, h func(context.Context, event.Of[T]) e
 func OnBatch[T any](m *Mux, h func(context.Context, []event.Of[T]) error) {
 	t := reflect.TypeFor[T]()
 	r := &route{name: schemas.NameOf(t), batch: func(es []event.Event) work { return &batch[T]{events: es, handle: h} }}
-	m.addType(r, aliases(t)...)
+	m.addType(r, schemas.AliasesOf(t)...)
 }
 
 // OnType calls h for every event of the type with this full name, with e.Data as a generic record.
@@ -304,30 +302,6 @@ func typed[T any](name string, h func(context.Context, event.Of[T]) error) *rout
 		}
 		return h(ctx, event.Of[T]{Meta: e.Meta, Data: *t})
 	}}
-}
-
-// aliases are the full names of the aliases in T's schema, if it has one.
-func aliases(t reflect.Type) []string {
-	for t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	d, ok := reflect.TypeAssert[schemas.Described](reflect.New(t))
-	if !ok {
-		return nil
-	}
-	var s struct {
-		Aliases []string `json:"aliases"`
-	}
-	if json.Unmarshal([]byte(d.AvroSchema()), &s) != nil {
-		return nil // not a record; what is wrong with the text is said where it is compiled
-	}
-	name := schemas.NameOf(t)
-	for i, a := range s.Aliases {
-		if dot := strings.LastIndexByte(name, '.'); dot >= 0 && !strings.Contains(a, ".") {
-			s.Aliases[i] = name[:dot+1] + a // an alias without a dot is in the type's own namespace
-		}
-	}
-	return s.Aliases
 }
 
 // batch is the events of one type, decoded into one slice.
