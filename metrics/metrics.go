@@ -79,6 +79,7 @@ type Metrics struct {
 
 	topics, handlers, subjects *bound
 
+	sinks     sinks
 	published table[string, *outcomes]
 
 	mu     sync.Mutex
