@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
+
 	"github.com/millrace/millrace/kafka"
 )
 
@@ -81,4 +83,39 @@ func (id TopicID) Bytes() ([16]byte, error) {
 	}
 	b, err := id.bytes()
 	return b, err
+}
+
+// Log is a partition as it is now.
+type Log struct {
+	TopicID    [16]byte // zeros, from a broker that has no ids
+	Start, End int64    // of the log: the oldest offset, and the high watermark
+}
+
+// Logs looks at the partitions of topics, whatever groups there are. A topic that does not exist is left out. Keys have no
+// group.
+func Logs(ctx context.Context, c kafka.Cluster, topics ...string) (map[Key]Log, error) {
+	client, err := c.Client()
+	if err != nil {
+		return nil, fmt.Errorf("look at topics: %w", err)
+	}
+	defer client.Close()
+	b, err := bounds(ctx, c, client, topics)
+	if err != nil {
+		return nil, fmt.Errorf("look at topics: %w", err)
+	}
+	out := map[Key]Log{}
+	if len(topics) == 0 {
+		return out, nil
+	}
+	details, err := kadm.NewClient(client).ListTopicsWithInternal(ctx, topics...)
+	if err != nil {
+		return nil, fmt.Errorf("look at topics: %w", c.Explain(err, "Describe", topicResources(topics)...))
+	}
+	b.end.Each(func(o kadm.ListedOffset) {
+		start, ok := b.start.Lookup(o.Topic, o.Partition)
+		if d := details[o.Topic]; o.Err == nil && ok && start.Err == nil && d.Err == nil {
+			out[Key{Topic: o.Topic, Partition: o.Partition}] = Log{TopicID: d.ID, Start: start.Offset, End: o.Offset}
+		}
+	})
+	return out, nil
 }

@@ -120,3 +120,19 @@ func TestAPlanOfAKeeperGoesStale(t *testing.T) {
 		t.Errorf("position %d, want 5 as it was", k[0])
 	}
 }
+
+func TestLogs(t *testing.T) {
+	t.Parallel()
+	c, _ := newLog(t)
+	logs, err := groups.Logs(t.Context(), c, "t", "nothing")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(logs) != 3 {
+		t.Fatalf("got %v, want the three partitions of t", logs)
+	}
+	at := logs[groups.Key{Topic: "t", Partition: 0}]
+	if at.TopicID == [16]byte{} || at.Start != 0 || at.End != 10 {
+		t.Errorf("got %+v, want the log from 0 to 10, with an id", at)
+	}
+}

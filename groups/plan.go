@@ -107,13 +107,13 @@ type Snapshot struct {
 // Plan is what is to be committed, and the state of things in which that may be done. It is plain data, complete in itself: it
 // may be printed, written as JSON, read again and applied.
 type Plan struct {
-	Millrace  int       `json:"millrace"` // the version of the format: 1
-	ClusterID string    `json:"cluster_id"`
-	Group     string    `json:"group"`
-	State     string    `json:"state"` // of the group
+	Millrace  int    `json:"millrace"` // the version of the format: 1
+	ClusterID string `json:"cluster_id"`
+	Group     string `json:"group"`
+	State     string `json:"state"` // of the group
 	// Keeper names who has the positions, "" where they are the group's commits. See [Keeper].
-	Keeper string `json:"keeper,omitempty"`
-	Created   time.Time `json:"created"`
+	Keeper  string    `json:"keeper,omitempty"`
+	Created time.Time `json:"created"`
 	// Exact says that the targets were commits of the group: they are written as they were, even where the log no longer
 	// reaches.
 	Exact bool   `json:"exact,omitempty"`

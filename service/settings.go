@@ -116,6 +116,17 @@ func (s *Settings) FromEnv(lookup func(string) string) error {
 	return errors.Join(errs...)
 }
 
+// Getenv is the value of the setting with this variable, as the variable would have it; "" for one that is not set and for
+// other variables. With it one program runs another's service with the settings that it has.
+func (s *Settings) Getenv(variable string) string {
+	for _, one := range s.table() {
+		if Env(one.flag) == variable {
+			return one.get()
+		}
+	}
+	return ""
+}
+
 // Set sets one setting by the name of its flag, as a file or a second pass over parsed flags does.
 func (s *Settings) Set(flagName, value string) error {
 	for _, x := range s.table() {
@@ -306,7 +317,7 @@ func text(name, usage string, to *string) setting {
 }
 
 func hidden(name string, to *secret.String) setting {
-	return setting{flag: name, secret: true, set: func(v string) error { *to = secret.New(v); return nil }}
+	return setting{flag: name, secret: true, get: func() string { return to.Reveal() }, set: func(v string) error { *to = secret.New(v); return nil }}
 }
 
 func list(name, usage string, to *[]string) setting {

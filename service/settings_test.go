@@ -5,10 +5,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/millrace/millrace/internal/secret"
 	"github.com/millrace/millrace/service"
 )
 
@@ -155,5 +157,30 @@ func TestAVariableThatDoesNotReadIsNamed(t *testing.T) {
 	}
 	if err := flags(t, &s, "--tls=maybe"); err == nil {
 		t.Error("an unreadable flag is accepted")
+	}
+}
+
+// One program hands its settings to another's service as variables: all of them, secrets too, as they are by then.
+func TestSettingsAreHandedOnAsVariables(t *testing.T) {
+	t.Parallel()
+	given := map[string]string{
+		"MILLRACE_BROKERS": "a:9092,b:9092", "MILLRACE_TLS": "true", "MILLRACE_SASL_USER": "u", "MILLRACE_SASL_PASSWORD": "p", "MILLRACE_LOG_LEVEL": "warn",
+	}
+	var first, second service.Settings
+	if err := first.FromEnv(func(name string) string { return given[name] }); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.FromEnv(first.Getenv); err != nil {
+		t.Fatal(err)
+	}
+	if got := second.SASLPassword.Reveal(); got != "p" {
+		t.Errorf("the password is %q", got)
+	}
+	second.SASLPassword, first.SASLPassword = secret.String{}, secret.String{}
+	if !reflect.DeepEqual(first, second) {
+		t.Errorf("got %+v, want %+v", second, first)
+	}
+	if got := first.Getenv("PATH"); got != "" {
+		t.Errorf("PATH is %q", got)
 	}
 }
