@@ -327,51 +327,6 @@ func (k *checkup) shareOfRetention(group string, p groups.Partition) float64 {
 	return k.now.Sub(at).Seconds() * 1000 / float64(ms)
 }
 
-// judgeRights says what the login may do, as far as the cluster tells: by topic. What it must not see it is not told of.
-func (k *checkup) judgeRights() []finding {
-	var seen, read, write, alter int
-	for _, name := range k.own() {
-		seen++
-		ops := k.meta.Topics[name].AuthorizedOperations
-		for op, n := range map[kadm.ACLOperation]*int{kadm.OpRead: &read, kadm.OpWrite: &write, kadm.OpAlter: &alter} {
-			if slices.Contains(ops, op) {
-				*n++
-			}
-		}
-	}
-	who, anybody := "without a login", false
-	switch {
-	case !k.cluster.Auth.IsZero():
-		who = k.cluster.Auth.String()
-	case k.cluster.TLS != nil && len(k.cluster.TLS.Certificates) > 0:
-		who = "by certificate"
-	default:
-		anybody = !k.onThisMachine()
-	}
-	if k.cluster.TLS != nil {
-		who += ", over TLS"
-	}
-	switch {
-	case seen == 0 && !k.cluster.Auth.IsZero():
-		return []finding{warn("permissions", "ask who runs the cluster for rights on your topics and groups", "%s: the login sees no topic; if there are some, it has no right on any", who)}
-	case seen == 0:
-		return []finding{fine("permissions", "%s", who)}
-	case anybody && alter == seen:
-		return []finding{warn("permissions", "switch on SASL or mutual TLS, and an authorizer", "%s: whoever reaches the brokers may write, change and delete every topic", who)}
-	}
-	return []finding{fine("permissions", "%s: of %s that it sees, it may read %d, write %d, and change %d", who, plural(int64(seen), "topic"), read, write, alter)}
-}
-
-func (k *checkup) onThisMachine() bool {
-	for _, seed := range k.cluster.Seeds {
-		host, _, _ := net.SplitHostPort(seed)
-		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return false
-		}
-	}
-	return true
-}
-
 func (k *checkup) judgeDisks() []finding {
 	var out []finding
 	if k.dirsErr != nil {

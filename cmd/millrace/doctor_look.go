@@ -59,6 +59,10 @@ type checkup struct {
 	ages      map[groups.Key]time.Time
 	groupsErr error
 
+	clusterMay  []kadm.ACLOperation // what the login may do to the cluster, nothing without Describe
+	clusterTold bool
+	groupMay    map[string][]kadm.ACLOperation // and to groups
+
 	registries []registryLook
 	registryAt string // who named the registry, "" if nobody did
 	fileLimit  uint64 // 0 where it is not known
@@ -101,6 +105,7 @@ func (a *app) checkUp(ctx context.Context, c kafka.Cluster) *checkup {
 			all.Go(func() { k.with(ctx, look) })
 		}
 		all.Go(func() { k.lookAtGroups(ctx) })
+		all.Go(func() { k.lookAtClusterRights(ctx) })
 	}
 	all.Wait()
 	return k
@@ -312,6 +317,7 @@ func (k *checkup) lookAtGroups(ctx context.Context) {
 	if k.groupsErr == nil {
 		k.ages, _ = groups.Ages(ctx, k.cluster, k.groups, agesMost) // what is not known is not judged
 	}
+	k.with(ctx, k.lookAtGroupRights)
 }
 
 // registryLook is what a registry says of itself.

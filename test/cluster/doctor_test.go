@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
+
 	"github.com/millrace/millrace/internal/kafkatest"
 )
 
@@ -19,7 +21,7 @@ import (
 func TestRealDoctorSecured(t *testing.T) {
 	cluster := kafkatest.Secured(t)
 	admin := cluster.Cluster(kafkatest.AdminUser)
-	kafkatest.Topic(t, admin, 3)
+	topic := kafkatest.Topic(t, admin, 3)
 	dir := t.TempDir()
 	bin := filepath.Join(dir, "millrace")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../../cmd/millrace").CombinedOutput(); err != nil {
@@ -33,7 +35,7 @@ func TestRealDoctorSecured(t *testing.T) {
 	}
 	var contexts strings.Builder
 	contexts.WriteString("contexts:\n")
-	for _, user := range []string{"nobody", kafkatest.AdminUser} {
+	for _, user := range []string{"nobody", "shipping", kafkatest.AdminUser} {
 		write(user+".txt", cluster.Password(user)+"\n")
 		fmt.Fprintf(&contexts, "  %s:\n    brokers: %s\n    tls-ca: %s\n    sasl-user: %s\n    sasl-password: file:%s.txt\n", user, strings.Join(admin.Seeds, ","), cluster.CA(), user, user)
 	}
@@ -67,6 +69,31 @@ func TestRealDoctorSecured(t *testing.T) {
 	has(run(0, "doctor", "-c", "nobody"), "ok    broker        all 3 brokers answer, each at its address",
 		"warn  permissions   SCRAM-SHA-512 as nobody, over TLS: the login sees no topic", "warn  disk          not seen: User:nobody has no", "warn  settings      of the brokers not seen: User:nobody")
 	has(run(0, "doctor", "-c", kafkatest.AdminUser), "all 3 brokers answer", "ok    versions      Kafka v4", "ok    partitions", "ok    permissions   SCRAM-SHA-512 as admin, over TLS: of 1 topic that it sees, it may read 1, write 1, and change 1", "ok    disk")
+
+	// Whoever has some rights is told of the others, and what would grant them.
+	group := kafkatest.Name(t)
+	client := kafkatest.Client(t, admin)
+	var start kadm.Offsets
+	start.AddOffset(topic, 0, 0, -1)
+	if err := kadm.NewClient(client).CommitAllOffsets(t.Context(), group, start); err != nil {
+		t.Fatal(err)
+	}
+	cluster.Grant("shipping", "topic "+topic, "Read", "DescribeConfigs")
+	cluster.Grant("shipping", "group "+group, "Describe")
+	const grant = "→ if it should:  kafka-acls.sh --add --allow-principal User:shipping "
+	some := run(0, "doctor", "-c", "shipping")
+	has(some, "SCRAM-SHA-512 as shipping, over TLS: of 1 topic that it sees, it may read 1, write 0, and change 0",
+		"on the cluster it may not see the disks and the groups of others; what else", grant+"--operation Describe --cluster",
+		"it may not publish to, change the settings of, add partitions to or delete 1 topic: "+topic,
+		grant+"--operation Write --operation AlterConfigs --operation Alter --operation Delete --topic "+topic,
+		"it may not join, move or delete 1 group: "+group, grant+"--operation Read --operation Delete --group "+group)
+	cluster.Grant("shipping", "topic "+topic, "Write", "AlterConfigs", "Alter", "Delete") // as it said
+	if again := run(0, "doctor", "-c", "shipping"); strings.Contains(again, "1 topic: "+topic) {
+		t.Errorf("what was granted is still missing:\n%s", again)
+	}
+	if all := run(0, "doctor", "-c", kafkatest.AdminUser); strings.Contains(all, "may not") {
+		t.Errorf("an admin may do everything:\n%s", all)
+	}
 	has(run(5, "topics", "ls", "-c", "mistaken"), "this is another cluster", `says "another"`)
 	has(run(1, "doctor", "-c", "mistaken"), "bad   cluster", "this is another cluster")
 
