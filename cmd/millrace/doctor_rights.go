@@ -185,16 +185,12 @@ func (k *checkup) missingRights(kind string, all []operation, may map[string][]k
 		if i == most {
 			break
 		}
-		resource := ""
-		for j, name := range s.names {
-			if j == most {
-				resource += " and so on"
-				break
-			}
-			resource += " --" + kind + " " + name
+		resource := "--" + kind + " " + strings.Join(s.names[:min(most, len(s.names))], " --"+kind+" ")
+		if len(s.names) > most {
+			resource += " and so on"
 		}
 		says := fmt.Sprintf("it may not %s %s: %s", doing(s.missing), plural(int64(len(s.names)), kind), some(s.names))
-		out = append(out, k.missingRight(says, s.missing, strings.TrimSpace(resource)))
+		out = append(out, k.missingRight(says, s.missing, resource))
 	}
 	if more := len(lines) - most; more > 0 {
 		out[most-1].Says += fmt.Sprintf("; other rights are missing on further %ss", kind)
