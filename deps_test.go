@@ -30,7 +30,7 @@ var layers = []struct {
 	{"running", []string{"deadletter", "internal/engine"}},
 	{"handling", []string{"consumer"}},
 	{"acts", []string{"groups"}},
-	{"edges", []string{"sink", "internal/registry"}},
+	{"edges", []string{"sink", "internal/registry", "replay"}},
 	{"adapters", []string{"sink/sinktest"}},
 	{"onlookers", []string{"internal/devbroker", "metrics"}},
 	{"wiring", []string{"service", "millracetest"}},
@@ -43,15 +43,15 @@ var layers = []struct {
 var homes = map[string][]string{
 	"github.com/twmb/franz-go/pkg/kgo": {
 		"kafka", "internal/wire", "cursor", "topics", "producer", "reader", "deadletter", "internal/engine", "consumer",
-		"groups", "internal/registry", "metrics", "service", "cmd/millrace",
+		"groups", "internal/registry", "replay", "metrics", "service", "cmd/millrace",
 	},
 	"github.com/twmb/franz-go/pkg/kadm": {
 		"kafka", "cursor", "topics", "producer", "reader", "deadletter", "internal/engine", "consumer",
-		"groups", "internal/registry", "cmd/millrace",
+		"groups", "internal/registry", "replay", "cmd/millrace",
 	},
 	"github.com/twmb/franz-go/pkg/kerr": {
 		"kafka", "cursor", "topics", "producer", "reader", "deadletter", "internal/engine", "consumer",
-		"groups", "internal/registry", "internal/devbroker", "cmd/millrace",
+		"groups", "internal/registry", "replay", "internal/devbroker", "cmd/millrace",
 	},
 	"github.com/twmb/franz-go/pkg/kmsg": {
 		"kafka", "cursor", "topics", "producer", "reader", "internal/engine", "groups", "internal/devbroker",
