@@ -62,6 +62,7 @@ type work struct {
 	orders      []Order
 	keys        []string
 	records     []kgo.Record // the same, encoded: a raw client has nothing left to do
+	sinks       sinks
 }
 
 func newWork(ctx context.Context, compression string) (*work, error) {
@@ -88,13 +89,13 @@ func newWork(ctx context.Context, compression string) (*work, error) {
 
 // arms in the order of a round: each raw arm before those that are compared with it.
 func (w *work) arms() []arm {
-	return []arm{
+	return append([]arm{
 		{"publish raw", "", w.rawPublish},
 		{"publish async", "publish raw", w.publishAsync},
 		{"publish batches", "publish raw", w.publishBatches},
 		{"consume raw", "", w.rawConsume},
 		{"consume typed", "consume raw", w.consume},
-	}
+	}, w.sinkArms()...)
 }
 
 // rawPublish is the client alone, with the options of package producer.

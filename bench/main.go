@@ -143,10 +143,19 @@ func measure(ctx context.Context, c kafka.Cluster, o options, progress io.Writer
 	if err := w.rawPublish(ctx, c, source, o.records, new(clock)); err != nil {
 		return nil, fmt.Errorf("write the records to read: %w", err)
 	}
+	arms := chosen(w.arms(), o.only)
+	if slices.ContainsFunc(arms, arm.sinks) {
+		fmt.Fprintf(progress, "writing %d rows, and starting PostgreSQL\n", o.records)
+		if err := w.prepareSinks(ctx, c, adm, o); err != nil {
+			return nil, err
+		}
+		defer w.closeSinks()
+	}
 	r := newResult(o)
+	r.Database = w.sinks.version
 	for round := range o.rounds + 1 {
-		for _, a := range chosen(w.arms(), o.only) {
-			k, err := turn(ctx, adm, c, a, source, round, o)
+		for _, a := range arms {
+			k, err := turn(ctx, adm, c, a, w.topic(a, source), round, o)
 			if err != nil {
 				return nil, fmt.Errorf("round %d, %s: %w", round, a.name, err)
 			}
@@ -213,6 +222,7 @@ func makeTopic(ctx context.Context, adm *kadm.Client, name string, partitions in
 type result struct {
 	Date        time.Time `json:"date"`
 	Broker      string    `json:"broker"`
+	Database    string    `json:"database,omitempty"`
 	Go          string    `json:"go"`
 	CPUs        int       `json:"cpus"`
 	Rounds      int       `json:"rounds"`

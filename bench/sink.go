@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/millrace/millrace/event"
+	"github.com/millrace/millrace/internal/pgtest"
+	"github.com/millrace/millrace/internal/wire"
+	"github.com/millrace/millrace/kafka"
+)
+
+// paid is the status of an order when it is written for the second time.
+const paid = "PAID"
+
+// connections are those that a sink has to its database, ours and the peer's.
+const connections = 2
+
+// sinks is what the arms of sinks share: rows to read, and a PostgreSQL that waits for its disk.
+type sinks struct {
+	rows    string // the topic
+	server  *pgtest.Server
+	pool    *pgxpool.Pool
+	version string
+}
+
+// sinks reports whether the arm writes rows.
+func (a arm) sinks() bool { return strings.HasPrefix(a.name, "sink ") }
+
+// sinkArms write the events of one topic to tables and files. The peer stands for the raw arm: no raw client writes rows.
+func (w *work) sinkArms() []arm {
+	return []arm{
+		{"sink connect insert", "", w.connectInsert},
+		{"sink connect upsert", "", w.connectUpsert},
+	}
+}
+
+func (w *work) topic(a arm, source string) string {
+	if a.sinks() {
+		return w.sinks.rows
+	}
+	return source
+}
+
+// prepareSinks writes the rows to read, and starts PostgreSQL.
+func (w *work) prepareSinks(ctx context.Context, c kafka.Cluster, adm *kadm.Client, o options) (err error) {
+	if w.sinks.rows, err = makeTopic(ctx, adm, "bench-rows", o.partitions); err != nil {
+		return err
+	}
+	if err := w.publishRows(ctx, c, w.sinks.rows, o.records); err != nil {
+		return fmt.Errorf("write the rows to read: %w", err)
+	}
+	if w.sinks.server, err = pgtest.Boot(ctx, pgtest.Config{Fsync: true}); err != nil {
+		return err
+	}
+	w.sinks.version = "PostgreSQL " + w.sinks.server.Version
+	cfg, err := pgxpool.ParseConfig(w.sinks.server.DSN("postgres"))
+	if err != nil {
+		return err
+	}
+	cfg.MaxConns = connections
+	w.sinks.pool, err = pgxpool.NewWithConfig(ctx, cfg)
+	return err
+}
+
+func (w *work) closeSinks() {
+	if w.sinks.pool != nil {
+		w.sinks.pool.Close()
+	}
+	if w.sinks.server != nil {
+		_ = w.sinks.server.Close()
+	}
+}
+
+// connectInsert and connectUpsert are the peer.
+func (w *work) connectInsert(ctx context.Context, c kafka.Cluster, topic string, n int, k *clock) error {
+	if err := w.table(ctx, "connect_insert", ""); err != nil {
+		return err
+	}
+	return connect(ctx, c, w.sinks.pool, topic, "connect_insert", "insert", n, k)
+}
+
+func (w *work) connectUpsert(ctx context.Context, c kafka.Cluster, topic string, n int, k *clock) error {
+	if err := w.table(ctx, "connect_upsert", ", PRIMARY KEY (order_id)"); err != nil {
+		return err
+	}
+	return connect(ctx, c, w.sinks.pool, topic, "connect_upsert", "upsert", n, k)
+}
+
+// table creates an empty table for orders.
+func (w *work) table(ctx context.Context, name, key string) error {
+	_, err := w.sinks.pool.Exec(ctx, `DROP TABLE IF EXISTS `+name+`; CREATE TABLE `+name+` (order_id text, customer_id text, country text, currency text, status text,
+		street text, city text, coupon text, cents bigint, items integer, weight double precision, express boolean`+key+`)`)
+	return err
+}
+
+// publishRows writes n orders: each event has an id of its own, and each order is written twice, so that an upsert
+// inserts half of the time and updates the other half.
+func (w *work) publishRows(ctx context.Context, c kafka.Cluster, topic string, n int) error {
+	client, err := c.Client(kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.MaxBufferedRecords(50_000))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	var acked atomic.Int64
+	for i := range n {
+		o := w.orders[i%distinct]
+		o.OrderID = orderID(i, n)
+		if i >= n/2 {
+			o.Status = paid
+		}
+		e := event.New("bench", o.OrderID, &o)
+		value, err := w.registry.Encode(ctx, nil, &e)
+		if err != nil {
+			return err
+		}
+		e.Source = source
+		r := wire.Record(&e, value)
+		r.Topic = topic
+		client.Produce(ctx, r, func(_ *kgo.Record, err error) {
+			if err == nil {
+				acked.Add(1)
+			}
+		})
+	}
+	err = client.Flush(ctx)
+	return all(n, acked.Load(), err)
+}
+
+// orderID is the order of row i of n, in an order that no index likes: 7,919 is prime.
+func orderID(i, n int) string {
+	half := max(1, n/2)
+	return fmt.Sprintf("order-%08d", i%half*7919%half)
+}
