@@ -62,15 +62,15 @@ type Verified struct {
 type Reason string
 
 const (
-	// Missing: there is no signature, id or time where the scheme has one.
+	// Missing means: there is no signature, id or time where the scheme has one.
 	Missing Reason = "missing"
-	// Malformed: what is there cannot be read, or stands there twice.
+	// Malformed means: what is there cannot be read, or stands there twice.
 	Malformed Reason = "malformed"
-	// Stale: the signed time is too long ago.
+	// Stale means: the signed time is too long ago.
 	Stale Reason = "stale"
-	// Future: the signed time is too far ahead.
+	// Future means: the signed time is too far ahead.
 	Future Reason = "future"
-	// Mismatch: no key that holds now made this signature.
+	// Mismatch means: no key that holds now made this signature.
 	Mismatch Reason = "mismatch"
 )
 
