@@ -39,6 +39,9 @@ func (s *Scheme) Explain(req *Request, keys []Key, now time.Time) []Finding {
 	switch fail.Reason {
 	case Missing, Malformed:
 		p.guess(string(fail.Reason), fail.Detail)
+		if fail.Reason == Malformed {
+			p.otherTexts()
+		}
 		p.otherSchemes()
 		p.headers()
 	case Stale, Future:

@@ -182,6 +182,22 @@ func TestTheWindowIncludesItsEnds(t *testing.T) {
 	}
 }
 
+// A time so far away that the distance does not fit a duration is in the future, not now.
+func TestATimeAtTheEndOfTheWorld(t *testing.T) {
+	t.Parallel()
+	s := lookup(t, "stripe")
+	key := parseKey(t, s, "k")
+	signed, err := s.Sign(&signature.Request{}, []signature.Key{key}, "", time.Unix(999_999_999_999_999, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, now := range []time.Time{noon, {}, time.Unix(0, 0)} {
+		if _, err := s.Verify(signed, []signature.Key{key}, now); reason(err) != signature.Future {
+			t.Errorf("at %v: got %v, want future", now, err)
+		}
+	}
+}
+
 // The rotation of a key: who takes several signatures gets one of each, the receiver takes the old key until its end.
 func TestKeysRotate(t *testing.T) {
 	t.Parallel()
