@@ -116,10 +116,15 @@ func TestIntoATopic(t *testing.T) {
 	for i, e := range got {
 		want := events[i]
 		h := event.Headers{
-			{Key: "ce_id", Value: want.Headers.Get("ce_id")}, {Key: "x", Value: nil}, {Key: "x", Value: []byte("2")},
-			{Key: "millrace_replay_id", Value: []byte("r1")}, {Key: "millrace_replay_count", Value: []byte("1")},
-			{Key: "millrace_origin_topic", Value: []byte("orders")}, {Key: "millrace_origin_partition", Value: fmt.Append(nil, want.Partition)},
-			{Key: "millrace_origin_offset", Value: fmt.Append(nil, want.Offset)}, {Key: "millrace_origin_timestamp", Value: fmt.Append(nil, want.Published.UnixMilli())},
+			{Key: "ce_id", Value: want.Headers.Get("ce_id")},
+			{Key: "x", Value: nil},
+			{Key: "x", Value: []byte("2")},
+			{Key: "millrace_replay_id", Value: []byte("r1")},
+			{Key: "millrace_replay_count", Value: []byte("1")},
+			{Key: "millrace_origin_topic", Value: []byte("orders")},
+			{Key: "millrace_origin_partition", Value: fmt.Append(nil, want.Partition)},
+			{Key: "millrace_origin_offset", Value: fmt.Append(nil, want.Offset)},
+			{Key: "millrace_origin_timestamp", Value: fmt.Append(nil, want.Published.UnixMilli())},
 		}
 		if !reflect.DeepEqual(e.Headers, h) || string(e.Key) != string(want.Key) || !reflect.DeepEqual(e.Value, want.Value) {
 			t.Fatalf("got %q %q %v\nwant %q %q %v", e.Key, e.Value, e.Headers, want.Key, want.Value, h)

@@ -196,7 +196,7 @@ func (s *Scheme) verifySNS(req *Request, keys []Key, now time.Time) (Verified, *
 	}
 	index, expired := -1, false
 	for i, k := range keys {
-		if k.m == nil || string(k.m.secret) != m["TopicArn"] { // a name, no secret
+		if k.IsZero() || string(k.material().secret) != m["TopicArn"] { // a name, no secret
 			continue
 		}
 		if k.holds(now) {
@@ -231,11 +231,11 @@ func (s *Scheme) verifySNS(req *Request, keys []Key, now time.Time) (Verified, *
 		}
 	}
 	in := input{body: []byte(text.String())}
-	_, ok, read := s.tryPublic(whole(), &in, []candidate{{accept, m["Signature"]}}, accept, keys[index], chain)
+	got := s.tryPublic(whole(), &in, []candidate{{accept, m["Signature"]}}, accept, keys[index], chain)
 	switch {
-	case !read:
+	case got.broken:
 		return Verified{}, fault(Malformed, "the body's Signature is no base64")
-	case !ok:
+	case !got.ok:
 		return Verified{}, fault(Mismatch, "the certificate's key did not make the signature")
 	}
 	return Verified{Key: index, Time: at, Label: accept.Label}, nil

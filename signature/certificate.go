@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -71,7 +72,7 @@ func (s *Scheme) hosts() (host, name *regexp.Regexp) {
 // it all the same with a client that dials no private address and follows no redirect, read at most 64 KiB, hand it to
 // [ParseChain] and cache that by the URL. An error is an [*Error].
 func (s *Scheme) CertificateURL(req *Request) (string, error) {
-	raw := ""
+	var raw string
 	switch s.code {
 	case codePayPal:
 		v, fail := req.one("Paypal-Cert-Url")
@@ -125,10 +126,8 @@ func (s *Scheme) trusted(req *Request, now time.Time) (*Chain, error) {
 		return nil, fmt.Errorf("the certificate does not hold: %w", err)
 	}
 	_, name := s.hosts()
-	for _, n := range append([]string{leaf.Subject.CommonName}, leaf.DNSNames...) {
-		if name.MatchString(n) {
-			return c, nil
-		}
+	if slices.ContainsFunc(append([]string{leaf.Subject.CommonName}, leaf.DNSNames...), name.MatchString) {
+		return c, nil
 	}
 	return nil, errors.New("the certificate is for another name")
 }

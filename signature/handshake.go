@@ -170,8 +170,8 @@ func firstMAC(text string, keys []Key, now time.Time) ([]byte, bool) {
 func tokenKnown(text string, tokens []Key, now time.Time) bool {
 	got, known := sha256.Sum256([]byte(text)), 0
 	for _, k := range tokens {
-		if k.holds(now) && len(k.m.secret) > 0 {
-			want := sha256.Sum256(k.m.secret)
+		if k.holds(now) && len(k.material().secret) > 0 {
+			want := sha256.Sum256(k.material().secret)
 			known |= subtle.ConstantTimeCompare(got[:], want[:])
 		}
 	}

@@ -29,14 +29,16 @@ const rsaLeast = 2048
 
 // Key is a secret or a public key of one scheme. It prints *** in every format. The zero Key verifies nothing.
 type Key struct {
-	// A pointer, because fmt prints the unexported fields of whoever holds a Key by reflection: it then shows an address.
-	m *material
+	// A pointer to a pointer: fmt prints the unexported fields of whoever holds a Key by reflection, past every method of
+	// it, and follows one pointer to a struct (%s does). Of this it shows an address.
+	sealed **material
 	// until is when the key stops to hold; zero is never.
 	until time.Time
 }
 
 // material is what a key is made of: a secret, or a public key and perhaps its private half.
 type material struct {
+	text   string // as it was configured: Explain reads it another way
 	secret []byte
 	public crypto.PublicKey
 	signer crypto.Signer
@@ -50,6 +52,11 @@ type mac struct {
 	buf, sum []byte
 }
 
+func newKey(m *material) Key { return Key{sealed: &m} }
+
+// material returns what the key is made of; the key is not zero.
+func (k Key) material() *material { return *k.sealed }
+
 // ParseKey reads a key as the scheme's senders show it. An empty key is an error, and so is one that no algorithm of the
 // scheme takes. The error does not hold the text. For paypal the key is the id of the webhook, for sns the ARN of the
 // topic, for basic "user:password".
@@ -58,7 +65,8 @@ func (s *Scheme) ParseKey(text string) (Key, error) {
 	if err != nil {
 		return Key{}, fmt.Errorf("read the key for %s: %w", s.Name, err)
 	}
-	k := Key{m: m}
+	m.text = text
+	k := newKey(m)
 	for _, a := range s.Signature.Accept {
 		if s.code != codeNone || k.can(a.Algorithm) {
 			return k, nil
@@ -78,13 +86,13 @@ func (s *Scheme) publicKeys() bool {
 }
 
 // Until returns the key with an end: from t on it verifies nothing. The zero time is no end.
-func (k Key) Until(t time.Time) Key { return Key{m: k.m, until: t} }
+func (k Key) Until(t time.Time) Key { return Key{sealed: k.sealed, until: t} }
 
 // Expires returns when the key stops to hold; zero is never.
 func (k Key) Expires() time.Time { return k.until }
 
 // IsZero reports whether there is no key.
-func (k Key) IsZero() bool { return k.m == nil }
+func (k Key) IsZero() bool { return k.sealed == nil }
 
 // String returns ***, or nothing where there is no key.
 func (k Key) String() string {
@@ -105,31 +113,31 @@ func Token(text string) Key {
 	if text == "" {
 		return Key{}
 	}
-	return Key{m: &material{secret: []byte(text)}}
+	return newKey(&material{text: text, secret: []byte(text)})
 }
 
 // holds reports whether the key may verify at now.
 func (k Key) holds(now time.Time) bool {
-	return k.m != nil && (k.until.IsZero() || now.Before(k.until))
+	return !k.IsZero() && (k.until.IsZero() || now.Before(k.until))
 }
 
 // can reports whether the key is of the kind that a takes.
 func (k Key) can(a Algorithm) bool {
-	if k.m == nil {
+	if k.IsZero() {
 		return false
 	}
 	switch a {
 	case Ed25519:
-		_, ok := k.m.public.(ed25519.PublicKey)
+		_, ok := k.material().public.(ed25519.PublicKey)
 		return ok
 	case ECDSAP256:
-		_, ok := k.m.public.(*ecdsa.PublicKey)
+		_, ok := k.material().public.(*ecdsa.PublicKey)
 		return ok
 	case RSASHA1, RSASHA256:
-		_, ok := k.m.public.(*rsa.PublicKey)
+		_, ok := k.material().public.(*rsa.PublicKey)
 		return ok
 	default:
-		return len(k.m.secret) > 0
+		return len(k.material().secret) > 0
 	}
 }
 
@@ -156,7 +164,7 @@ func macIndex(a Algorithm) int {
 func (k Key) mac(a Algorithm) *mac {
 	i := macIndex(a)
 	if i >= 0 {
-		if m, ok := k.m.macs[i].Get().(*mac); ok {
+		if m, ok := k.material().macs[i].Get().(*mac); ok {
 			m.Reset()
 			m.buf = m.buf[:0]
 			return m
@@ -165,11 +173,11 @@ func (k Key) mac(a Algorithm) *mac {
 	m := &mac{buf: make([]byte, 0, 256), sum: make([]byte, 0, sha512.Size)}
 	switch a {
 	case HMACSHA1:
-		m.Hash = hmac.New(sha1.New, k.m.secret)
+		m.Hash = hmac.New(sha1.New, k.material().secret)
 	case HMACSHA256:
-		m.Hash = hmac.New(sha256.New, k.m.secret)
+		m.Hash = hmac.New(sha256.New, k.material().secret)
 	case HMACSHA512:
-		m.Hash = hmac.New(sha512.New, k.m.secret)
+		m.Hash = hmac.New(sha512.New, k.material().secret)
 	default:
 		m.Hash = sha256.New()
 	}
@@ -178,7 +186,7 @@ func (k Key) mac(a Algorithm) *mac {
 
 func (k Key) release(a Algorithm, m *mac) {
 	if i := macIndex(a); i >= 0 {
-		k.m.macs[i].Put(m)
+		k.material().macs[i].Put(m)
 	}
 }
 

@@ -282,8 +282,8 @@ func (c *Clock) check(text string, now time.Time) (time.Time, *Error) {
 	switch age := now.Sub(at); {
 	case age > time.Duration(c.Past):
 		return at, fault(Stale, "the time is "+age.Round(time.Second).String()+" ago, "+c.Past.String()+" are allowed")
-	case -age > time.Duration(c.Future):
-		return at, fault(Future, "the time is "+(-age).Round(time.Second).String()+" ahead, "+c.Future.String()+" are allowed")
+	case age < -time.Duration(c.Future): // -age would overflow for a time in the year 55000, which is Sub's least duration
+		return at, fault(Future, "the time is "+age.Abs().Round(time.Second).String()+" ahead, "+c.Future.String()+" are allowed")
 	}
 	return at, nil
 }

@@ -35,7 +35,7 @@ func (s *Scheme) sign(req *Request, keys []Key, id string, now time.Time) (*Requ
 		return nil, errors.New("there is no key that holds now")
 	case s.code == codePayPal || s.code == codeSNS:
 		return nil, errors.New("only the sender has the key of its certificate")
-	case s.Signature.JSON != "":
+	case s.Signature.JSON != "" && s.code != codeAdyen:
 		return nil, errors.New("it sends the secret in the body: write it to " + s.Signature.JSON)
 	}
 	out := *req
@@ -102,7 +102,7 @@ func (s *Scheme) value(t *template, in *input, keys []Key) (string, error) {
 // signerOf is the first kind of signature that the key can make.
 func (s *Scheme) signerOf(k Key) (Accept, error) {
 	for _, a := range s.Signature.Accept {
-		if k.can(a.Algorithm) && (!a.Algorithm.public() || k.m.signer != nil) {
+		if k.can(a.Algorithm) && (!a.Algorithm.public() || k.material().signer != nil) {
 			return a, nil
 		}
 	}
@@ -112,15 +112,15 @@ func (s *Scheme) signerOf(k Key) (Accept, error) {
 // make makes one signature and writes it in the scheme's encoding.
 func (s *Scheme) make(t *template, in *input, a Accept, k Key) (string, error) {
 	if a.Algorithm == Equal {
-		return s.Signature.Encoding.encode(k.m.secret), nil
+		return s.Signature.Encoding.encode(k.material().secret), nil
 	}
 	if !a.Algorithm.public() {
 		m := k.mac(a.Algorithm)
 		defer k.release(a.Algorithm, m)
-		t.write(m, in, k.m.secret)
+		t.write(m, in, k.material().secret)
 		return s.Signature.Encoding.encode(m.Sum(nil)), nil
 	}
-	message, how := t.bytes(in, k.m.secret), crypto.Hash(0)
+	message, how := t.bytes(in, k.material().secret), crypto.Hash(0)
 	switch a.Algorithm {
 	case ECDSAP256, RSASHA256:
 		sum := sha256.Sum256(message)
@@ -129,7 +129,7 @@ func (s *Scheme) make(t *template, in *input, a Accept, k Key) (string, error) {
 		return "", errors.New("rsa-sha1 is only verified")
 	default:
 	}
-	raw, err := k.m.signer.Sign(rand.Reader, message, how)
+	raw, err := k.material().signer.Sign(rand.Reader, message, how)
 	if err != nil {
 		return "", err
 	}

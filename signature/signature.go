@@ -26,6 +26,18 @@
 // A signature proves who spoke, not that it was just now. Schemes with a signed time have a window ([Clock]). Those
 // without have none, so the receiver must know the repeats: [Scheme.Identify].
 //
+// # Stricter than the senders' own libraries
+//
+// A time in the future is refused like one in the past (Stripe's and HubSpot's take any future). A time is digits alone,
+// or RFC 3339: no sign, no fraction, no space. A header of the signature, the id or the time that stands there twice is
+// malformed, and so is a list of more than 32, or of more than 8 that need a public key. Pairs are name=value without
+// spaces, each with both. Base64 is what an encoder writes: padded, without stray bits and line breaks. Empty keys are
+// refused, where some libraries verify with them. JSON that is read for a signature (adyen, sns) holds no name twice.
+// A body that Twilio's signature does not cover is refused. Hex is taken in any case, where some libraries compare text.
+//
+// What a sender leaves open stays so, and [Scheme].Note says it: PayPal signs only a CRC-32 of the body, HubSpot's first two
+// versions are no HMACs, Adyen signs eight fields, and a secret that is sent itself (gitlab, ms-graph) is known to whoever sees one request.
+//
 // # Concurrency
 //
 // A [Scheme] and a [Key] may be used by any number of goroutines at once, as long as nobody changes the Scheme.
@@ -62,15 +74,15 @@ type Verified struct {
 type Reason string
 
 const (
-	// Missing: there is no signature, id or time where the scheme has one.
+	// Missing means: there is no signature, id or time where the scheme has one.
 	Missing Reason = "missing"
-	// Malformed: what is there cannot be read, or stands there twice.
+	// Malformed means: what is there cannot be read, or stands there twice.
 	Malformed Reason = "malformed"
-	// Stale: the signed time is too long ago.
+	// Stale means: the signed time is too long ago.
 	Stale Reason = "stale"
-	// Future: the signed time is too far ahead.
+	// Future means: the signed time is too far ahead.
 	Future Reason = "future"
-	// Mismatch: no key that holds now made this signature.
+	// Mismatch means: no key that holds now made this signature.
 	Mismatch Reason = "mismatch"
 )
 

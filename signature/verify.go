@@ -10,7 +10,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
-	"errors"
 	"net/url"
 	"strings"
 	"time"
@@ -30,6 +29,10 @@ func (s *Scheme) Verify(req *Request, keys []Key, now time.Time) (Verified, erro
 }
 
 func (s *Scheme) verify(req *Request, keys []Key, now time.Time) (Verified, *Error) {
+	t, invalid := s.parsed()
+	if invalid != nil {
+		return Verified{}, fault(Mismatch, invalid.Error())
+	}
 	switch s.code {
 	case codeAdyen:
 		return s.verifyAdyen(req, keys, now)
@@ -49,22 +52,19 @@ func (s *Scheme) verify(req *Request, keys []Key, now time.Time) (Verified, *Err
 		}
 	}
 	in := input{body: req.Body, ts: got.ts, id: got.id, method: req.Method, url: req.URL}
-	v, err := s.match(req, &in, got.candidates, keys, now)
+	v, err := s.match(t, req, &in, got.candidates, keys, now)
 	v.Time = at
 	return v, err
 }
 
 // match finds the key that made one of the candidates; where they are the items of a body, all of them.
-func (s *Scheme) match(req *Request, in *input, candidates []candidate, keys []Key, now time.Time) (Verified, *Error) {
-	t, err := s.parsed()
-	if err != nil {
-		return Verified{}, fault(Mismatch, "the scheme is not valid: "+err.Error())
-	}
+func (s *Scheme) match(t *template, req *Request, in *input, candidates []candidate, keys []Key, now time.Time) (Verified, *Error) {
 	if err := s.cover(t, req, in); err != nil {
 		return Verified{}, err
 	}
 	var chain *Chain
 	if s.code == codePayPal {
+		var err error
 		if chain, err = s.trusted(req, now); err != nil {
 			return Verified{}, fault(Mismatch, err.Error())
 		}
@@ -94,50 +94,64 @@ func (s *Scheme) matchEach(t *template, in *input, candidates []candidate, keys 
 	return v, err
 }
 
+// tally is what one key made of the candidates of one algorithm.
+type tally struct {
+	ok           bool
+	read, broken bool // whether some candidate was of the encoding and length, and some was not
+}
+
 // matchAny compares every candidate with every key. A key that no longer holds is tried too, so that the error can say so.
 func (s *Scheme) matchAny(t *template, in *input, candidates []candidate, keys []Key, chain *Chain, now time.Time) (Verified, *Error) {
-	if len(keys) == 0 {
-		return Verified{}, fault(Mismatch, "there is no key")
-	}
-	expired, readable, public := false, false, 0
+	var all tally
+	expired, public := false, 0
 	for i, k := range keys {
 		for _, a := range s.Signature.Accept {
-			if chain == nil && !k.can(a.Algorithm) || k.m == nil {
+			if k.IsZero() || chain == nil && !k.can(a.Algorithm) {
 				continue
 			}
-			label, ok, read := "", false, false
+			var one tally
 			if a.Algorithm.public() {
-				if public += len(candidates); public > publicMost*len(keys) {
+				if public += count(candidates, a); public > publicMost*len(keys) {
 					return Verified{}, fault(Malformed, "there are too many signatures")
 				}
-				label, ok, read = s.tryPublic(t, in, candidates, a, k, chain)
+				one = s.tryPublic(t, in, candidates, a, k, chain)
 			} else {
-				label, ok, read = s.trySecret(t, in, candidates, a, k)
+				one = s.trySecret(t, in, candidates, a, k)
 			}
-			readable = readable || read
-			if ok && k.holds(now) {
-				return Verified{Key: i, Label: label}, nil
+			if one.ok && k.holds(now) {
+				return Verified{Key: i, Label: a.Label}, nil
 			}
-			expired = expired || ok
+			expired, all.read, all.broken = expired || one.ok, all.read || one.read, all.broken || one.broken
 		}
 	}
 	switch {
 	case expired:
 		return Verified{}, fault(Mismatch, "the key that made the signature no longer holds")
-	case !readable:
+	case all.broken && !all.read:
 		return Verified{}, fault(Malformed, "no signature is "+string(s.Signature.Encoding)+" of the right length")
+	case !all.read:
+		return Verified{}, fault(Mismatch, "there is no key of the signature's kind")
 	}
 	return Verified{}, fault(Mismatch, "no key made the signature")
 }
 
-// trySecret compares the candidates of one algorithm with what the key makes. read says that one had the right length.
-func (s *Scheme) trySecret(t *template, in *input, candidates []candidate, a Accept, k Key) (label string, ok, read bool) {
-	m := k.mac(a.Algorithm)
-	defer k.release(a.Algorithm, m)
+func count(candidates []candidate, a Accept) (n int) {
+	for _, c := range candidates {
+		if c.accept == a {
+			n++
+		}
+	}
+	return n
+}
+
+// trySecret compares the candidates with what the key makes of the signed bytes.
+func (s *Scheme) trySecret(t *template, in *input, candidates []candidate, a Accept, k Key) (got tally) {
 	if a.Algorithm == Equal {
 		return s.tryEqual(candidates, k)
 	}
-	t.write(m, in, k.m.secret)
+	m := k.mac(a.Algorithm)
+	defer k.release(a.Algorithm, m)
+	t.write(m, in, k.material().secret)
 	m.sum = m.Sum(m.sum[:0])
 	for _, c := range candidates {
 		if c.accept != a {
@@ -145,50 +159,46 @@ func (s *Scheme) trySecret(t *template, in *input, candidates []candidate, a Acc
 		}
 		raw, fine := s.Signature.Encoding.decode(m.buf[:0], c.text)
 		if !fine || len(raw) != len(m.sum) {
+			got.broken = true
 			continue
 		}
-		read = true
-		if hmac.Equal(raw, m.sum) {
-			label, ok = a.Label, true
-		}
+		got.read = true
+		got.ok = got.ok || hmac.Equal(raw, m.sum)
 	}
-	return label, ok, read
+	return got
 }
 
 // tryEqual compares secrets as hashes, so that not even their length shows in the time it takes.
-func (s *Scheme) tryEqual(candidates []candidate, k Key) (label string, ok, read bool) {
-	want := sha256.Sum256(k.m.secret)
+func (s *Scheme) tryEqual(candidates []candidate, k Key) (got tally) {
+	want := sha256.Sum256(k.material().secret)
 	for _, c := range candidates {
 		raw, fine := s.Signature.Encoding.decode(nil, c.text)
-		got := sha256.Sum256(raw)
-		read = read || fine
-		if fine && subtle.ConstantTimeCompare(got[:], want[:]) == 1 {
-			label, ok = c.accept.Label, true
-		}
+		sum := sha256.Sum256(raw)
+		got.read, got.broken = got.read || fine, got.broken || !fine
+		got.ok = got.ok || fine && subtle.ConstantTimeCompare(sum[:], want[:]) == 1
 	}
-	return label, ok, read
+	return got
 }
 
-func (s *Scheme) tryPublic(t *template, in *input, candidates []candidate, a Accept, k Key, chain *Chain) (label string, ok, read bool) {
-	public := k.m.public
+func (s *Scheme) tryPublic(t *template, in *input, candidates []candidate, a Accept, k Key, chain *Chain) (got tally) {
+	public := k.material().public
 	if chain != nil {
 		public = chain.certs[0].PublicKey
 	}
-	message := t.bytes(in, k.m.secret)
+	message := t.bytes(in, k.material().secret)
 	for _, c := range candidates {
 		if c.accept != a {
 			continue
 		}
 		raw, fine := s.Signature.Encoding.decode(nil, c.text)
 		if !fine || a.Algorithm == Ed25519 && len(raw) != ed25519.SignatureSize {
+			got.broken = true
 			continue
 		}
-		read = true
-		if checkPublic(a.Algorithm, public, message, raw) {
-			return a.Label, true, true
-		}
+		got.read = true
+		got.ok = got.ok || checkPublic(a.Algorithm, public, message, raw)
 	}
-	return "", false, read
+	return got
 }
 
 func checkPublic(a Algorithm, public crypto.PublicKey, message, sig []byte) bool {
@@ -262,13 +272,15 @@ func queryValue(raw, name string) string {
 	return values.Get(name)
 }
 
-// parsed returns the template, parsed anew where Validate has not seen this one.
+// parsed returns the template. A scheme that Validate has not seen, or not since Signed was changed, is validated on the
+// way: one that is not valid verifies nothing.
 func (s *Scheme) parsed() (*template, error) {
 	if s.template != nil && s.template.text == s.Signed {
 		return s.template, nil
 	}
-	if len(s.Signature.Accept) == 0 || len(s.Signature.Headers) == 0 && s.Signature.JSON == "" {
-		return nil, errors.New("it says not where the signature is: call Validate")
+	unseen := *s
+	if err := unseen.Validate(); err != nil {
+		return nil, err
 	}
-	return parseTemplate(s.Signed, placeholders())
+	return unseen.template, nil
 }

@@ -95,7 +95,7 @@ func (s *shopFloor) keep(ctx context.Context, name string) {
 		Status: func(line []byte) {
 			var st service.Status
 			if json.Unmarshal(line, &st) == nil {
-				if st.Metrics != metrics {
+				if st.Metrics != "" && st.Metrics != metrics {
 					metrics = st.Metrics
 					s.log.Info("metrics", zap.String("name", name), zap.String("url", metrics))
 				}

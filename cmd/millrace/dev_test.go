@@ -155,7 +155,7 @@ func gone(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) 
 const (
 	brokerLine = `broker +(127\.0\.0\.1:\d+) +pid (\d+)`
 	// a service that runs and has handled something, with its process
-	fraudLine = `fraud +running +[1-9][\d.]*/s .* of [\d,]+ +(\d+)$`
+	fraudLine = `fraud +running +[1-9][\d.]*/s .* of [\d,]+ +(\d+) +\d+ `
 )
 
 // The demo from its first start over the kill of a service and of the broker to a restart that goes on.

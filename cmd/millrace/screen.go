@@ -3,11 +3,11 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -296,39 +296,6 @@ func (b *board) next() [][2]string {
 	return next
 }
 
-// table is a line per service. What matters most stands first: a narrow terminal cuts the end.
-func (b *board) table() []styled {
-	if len(b.rows) == 0 {
-		return nil
-	}
-	wide := len("RESULT")
-	for _, r := range b.rows {
-		wide = max(wide, len([]rune(r.status.Result)))
-	}
-	const format = "  %-11s %-10s %9s %6s %6s  %-*s  %-19s %s"
-	lines := []styled{{fmt.Sprintf(format, "SERVICE", "STATE", "RATE", "LAG", "AGE", wide, "RESULT", "DONE", "PID"), bold}}
-	for _, r := range b.rows {
-		lag, late, done := "-", "-", number(r.status.Handled)
-		if r.group {
-			lag, late = number(r.status.Lag), fmt.Sprintf("%.1fs", r.status.LagSeconds)
-			if r.state != "running" || r.killed { // without partitions it does not know: the group does
-				lag, late = number(r.end-r.done), "-"
-			}
-			done = number(r.done) + " of " + number(r.end)
-		}
-		state := r.state
-		if r.killed && state == "running" {
-			state = "rejoining"
-		}
-		l := styled{fmt.Sprintf(format, r.name, state, fmt.Sprintf("%.1f/s", r.status.Rate), lag, late, wide, printable(r.status.Result), done, strconv.Itoa(r.pid)), plain}
-		if r.pid == 0 {
-			l.style = red
-		}
-		lines = append(lines, l)
-	}
-	return append(lines, styled{fmt.Sprintf("  dead letters: %s", number(b.dead)), plain})
-}
-
 func (b *board) keys() styled {
 	if b.flags.demo {
 		return styled{"k kills a consumer   p adds poison   q quits", faint}
@@ -337,16 +304,29 @@ func (b *board) keys() styled {
 }
 
 // block is the whole screen, at most height lines. Of the notes the newest stand in it, over as many lines as they need:
-// what happened is often said at their end.
-func (b *board) block(width, height int) []styled {
+// what happened is often said at their end. Results that have no room in the table stand beneath it, when what happened
+// in the last minute leaves some.
+func (b *board) block(width, height int, now time.Time) []styled {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	lines := b.places()
-	if t := b.table(); t != nil {
-		lines = append(append(lines, styled{}), t...)
+	table, results := b.table(width)
+	if table != nil {
+		lines = append(append(lines, styled{}), table...)
 	}
-	lines = append(lines, styled{}, b.keys())
-	room := min(noteLines, height-len(lines)-1)
+	room := height - len(lines) - 2 // of the keys, and the line that stays empty
+	recent := 0
+	for _, n := range b.notes {
+		if now.Sub(n.at) < recentNotes {
+			recent += len(n.lines(width))
+		}
+	}
+	beneath := []styled{{}}
+	if len(results) > 0 && len(results) <= room-min(recent, noteLines) {
+		beneath = results
+	}
+	lines, room = append(append(lines, beneath...), b.keys()), room-len(beneath)
+	room = min(noteLines, room)
 	var notes []styled
 	for _, n := range slices.Backward(b.notes) {
 		whole := n.lines(width)
@@ -408,18 +388,18 @@ func (a *app) openScreen() *screen {
 
 func (s *screen) draw(b *board, now time.Time) {
 	if s.term != nil {
-		s.drawBlock(b)
+		s.drawBlock(b, now)
 		return
 	}
 	s.drawPlain(b, now)
 }
 
-func (s *screen) drawBlock(b *board) {
+func (s *screen) drawBlock(b *board, now time.Time) {
 	width, height, err := term.GetSize(int(s.term.Fd()))
 	if err != nil || width < 1 || height < 2 {
 		width, height = 80, 24
 	}
-	lines := b.block(width, height)
+	lines := b.block(width, height, now)
 	var out strings.Builder
 	if s.drawn > 0 {
 		fmt.Fprintf(&out, "\x1b[%dA", min(s.drawn, height-1))
@@ -448,7 +428,8 @@ func (s *screen) drawPlain(b *board, now time.Time) {
 	s.noted = b.noted
 	if now.Sub(s.last) >= plainEvery {
 		s.last = now
-		lines = append(lines, b.table()...)
+		table, _ := b.table(math.MaxInt32) // whatever reads it may break lines
+		lines = append(lines, table...)
 	}
 	for _, l := range lines {
 		fmt.Fprintln(s.out, l.text)
