@@ -345,10 +345,10 @@ func (l *lock) release(ctx context.Context, c cut, onTheWay int64, done bool) er
 // Progress is a replay as its group tells it.
 type Progress struct {
 	Summary
-	Begun   time.Time `json:"begun"`
-	Running bool      `json:"running"` // a run holds it
-	Owner   string    `json:"owner,omitempty"`
-	Note    string    `json:"note,omitempty"` // Config.Note
+	Begun   time.Time
+	Running bool // a run holds it
+	Owner   string
+	Note    string // Config.Note
 }
 
 func (f *frozen) progress(id string) Progress {

@@ -228,28 +228,28 @@ type Span struct {
 
 // Summary is how far a replay is, over all of its runs.
 type Summary struct {
-	ID    string `json:"id"`
-	Spans []Span `json:"spans"`
+	ID    string
+	Spans []Span
 	Counts
 	// Repeats is how many events the target may have got twice at most: those past the last commit of runs that died,
 	// and those sent again behind one of their key that had failed.
-	Repeats int64 `json:"repeats"`
+	Repeats int64
 	// Gone are offsets of the range that were deleted before they were read.
-	Gone int64 `json:"gone"`
+	Gone int64
 	// Retries counts further attempts, of this run.
-	Retries int64 `json:"retries"`
+	Retries int64
 	// Slipped is by how much the pace fell behind for good, in this run, because the target was slower.
-	Slipped time.Duration `json:"slipped_ns"`
-	Took    time.Duration `json:"took_ns"` // by this run
-	Resumed bool          `json:"resumed"` // this run went on with what another one began
-	Done    bool          `json:"done"`    // the whole range is behind it
+	Slipped time.Duration
+	Took    time.Duration // by this run
+	Resumed bool          // this run went on with what another one began
+	Done    bool          // the whole range is behind it
 
 	// Matched, First, Last and Expected are of [Plan] alone: how many events are to be delivered, the times of the first
 	// and last of them, and how long that takes by Speed and Rate; 0 is as fast as the target.
-	Matched  int64         `json:"matched"`
-	First    time.Time     `json:"first,omitzero"`
-	Last     time.Time     `json:"last,omitzero"`
-	Expected time.Duration `json:"expected_ns"`
+	Matched  int64
+	First    time.Time
+	Last     time.Time
+	Expected time.Duration
 }
 
 // Progress is how many offsets are behind the replay, of how many. Offsets are an upper bound of events.

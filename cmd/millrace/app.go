@@ -43,6 +43,7 @@ type app struct {
 	settings    service.Settings // complete once resolve was called
 	readOnly    bool
 	output      string // table, json, jsonl or raw
+	width       int    // of the screen that out is a part of; 0: what out's terminal says
 	contextFlag string
 	confirmFlag string         // the name of the production context that may be written to
 	persistent  *pflag.FlagSet // the flags of every command
@@ -103,7 +104,9 @@ func (a *app) root() *cobra.Command {
 		{"look", a.findCommand()},
 		{"look", a.traceCommand()},
 		{"look", a.produceCommand()},
+		{"look", a.replayCommand()},
 		{"look", a.groupsCommand()},
+		{"look", a.webhookCommand()},
 		{"code", a.topicsCommand()},
 		{"code", a.schemasCommand()},
 		{"look", a.doctorCommand()},
@@ -205,7 +208,9 @@ func (a *app) logger() (*zap.Logger, error) {
 }
 
 // say writes a line for people to stderr.
-func (a *app) say(format string, args ...any) { fmt.Fprintf(a.err, format+"\n", args...) }
+func (a *app) say(format string, args ...any) {
+	fmt.Fprintln(a.err, fold(fmt.Sprintf(format, args...), terminalWidth(a.err)))
+}
 
 // isTerminal reports whether f is a terminal that a person looks at or types into.
 func isTerminal(f any) bool {

@@ -31,6 +31,7 @@ var colors = map[string]string{
 // one that is forgotten here is refused and does no harm.
 var writing = map[string]bool{
 	"millrace produce":               false,
+	"millrace replay":                true,
 	"millrace topics apply":          true,
 	"millrace schemas register":      false,
 	"millrace serve":                 false,

@@ -44,6 +44,8 @@ var documents = []struct {
 	{"find", "find notes --where value.n==2 --from start -o json", codeDone},
 	{"trace", "trace notes/0@1 --from start -o json", codeDone},
 	{"produce", "produce notes --format json --from lines.jsonl -o json", codeDone},
+	{"replay", "replay notes --from start --until offset:2 --into topic:notes --allow-loop --id golden -o json", codeDone},
+	{"replay-ls", "replay ls -o json", codeDone},
 	{"context-ls", "context ls -o json", codeDone},
 	{"context-show", "context show -c staging -o json", codeDone},
 	{"doctor", "doctor -o json", codeDone},
