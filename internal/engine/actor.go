@@ -59,9 +59,12 @@ type actor struct {
 
 	turn atomic.Uint64 // how many batches were handed out and came back
 	// of the actor's goroutine alone
-	prev   <-chan struct{} // closed when the partition's last actor here has ended
-	items  []Item
-	failed error // ends Run
+	prev  <-chan struct{} // closed when the partition's last actor here has ended
+	items []Item
+	// through is the last offset that was tracked: behind the last item there may be markers of transactions.
+	through int64
+	failed  error // ends Run
+	lapsed  bool  // another owner has the lease
 
 	// under member.commitMu
 	committed int64 // -1: nothing yet
@@ -252,6 +255,7 @@ func (a *actor) track(r *kgo.Record) (skipped bool) {
 	if !ok {
 		panic("engine: the ring is smaller than a batch")
 	}
+	a.through = r.Offset
 	if r.Attrs.IsControl() {
 		return a.ring.mark(seq)
 	}
@@ -271,15 +275,18 @@ func (a *actor) track(r *kgo.Record) (skipped bool) {
 // work hands the batch to the handler until nothing of it is left. It reports false when the actor must end.
 func (a *actor) work() bool {
 	for len(a.items) > 0 {
-		last := a.items[len(a.items)-1].Record
 		started := time.Now()
-		verdicts := a.handle(Batch{ID: a.id, Lease: a.lease, Items: a.items, Next: last.Offset + 1, actor: a, turn: a.turn.Load()})
+		verdicts := a.handle(Batch{ID: a.id, Lease: a.lease, Items: a.items, Next: a.through + 1, actor: a, turn: a.turn.Load()})
 		a.turn.Add(1)
 		resolved, wait := a.settle(verdicts)
 		if o := a.m.cfg.Observer; o != nil {
 			o.Handled(a.id, resolved, len(a.items), time.Since(started))
 		}
 		if a.failed != nil || a.draining.Load() {
+			return false
+		}
+		if a.lapsed {
+			a.reclaim(wait)
 			return false
 		}
 		if len(a.items) == 0 {
@@ -351,6 +358,7 @@ func (a *actor) settle(verdicts []verdict.Verdict) (resolved int, wait time.Dura
 		switch {
 		case v.Kind == unattempted:
 		case v.Kind == verdict.Retry, v.Kind == verdict.Pause:
+			a.lapsed = a.lapsed || fencedBy(v)
 			if !decided {
 				decided, wait = true, v.After
 				if wait <= 0 {

@@ -23,9 +23,14 @@ func (m *member) poll(ctx context.Context) {
 		} else if limit == 0 {
 			return
 		}
-		fetches := m.feed.Poll(ctx, limit)
-		onlyTrouble := fetches.NumRecords() == 0 && len(fetches.Errors()) > 0
+		polling, cancel := m.polling(ctx)
+		fetches := m.feed.Poll(polling, limit)
+		onlyTrouble := fetches.NumRecords() == 0 && len(fetches.Errors()) > 0 && polling.Err() == nil
+		cancel()
 		fatal := m.deliver(fetches)
+		if fatal == nil && len(fetches) > 0 { // without fetches a rebalance may be under way
+			fatal = m.resume()
+		}
 		m.feed.Release() // right after handing over, and after an error too: a poll holds rebalances up
 		if fatal != nil {
 			m.fail(fatal)
@@ -130,6 +135,9 @@ func (m *member) fetchError(a *actor, p kgo.FetchTopicPartition) error {
 			"see that it exists, and start again: %w", p.Topic, p.Partition, err)
 	case p.Topic != "":
 		err = fmt.Errorf("read %s/%d: %w", p.Topic, p.Partition, err)
+	}
+	if errors.Is(p.Err, kerr.OffsetOutOfRange) { // only where the feed may not start over by itself
+		return fmt.Errorf("%w: %w", ErrOutOfLog, err)
 	}
 	if fatalFetch(p.Err) {
 		return err

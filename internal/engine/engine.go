@@ -96,7 +96,8 @@ func (b Batch) Draining() bool { return b.actor != nil && b.actor.draining.Load(
 // It returns nil when all items are done, else one verdict per item up to the last that was attempted; items past
 // the end of the slice come again as they are. Done and Dropped resolve an item. Retry and Pause bring it again,
 // with those behind it that are not resolved, after the first such verdict's After (0 = 100 ms); Retry counts as
-// an attempt, Pause does not. Stop ends Run with the verdict's Err, after what is done was committed. DeadLetter
+// an attempt, Pause does not. A Pause whose error wraps cursor.ErrFenced says that another owner has taken the lease: after
+// the wait the partition is claimed again, and read from where the claim says. Stop ends Run with the verdict's Err, after what is done was committed. DeadLetter
 // is the caller's business: a handler returns Done once the dead letter is acknowledged, and a verdict
 // DeadLetter ends Run like Stop.
 //
@@ -119,6 +120,9 @@ func (e *PanicError) Unwrap() error {
 	err, _ := e.Value.(error)
 	return err
 }
+
+// ErrOutOfLog is the error of [Run] where a position is outside of the log and the feed may not start over.
+var ErrOutOfLog = errors.New("the position is outside of the log: retention has removed what comes next, or the log was cut")
 
 // ErrStuck is returned by [Run] when handlers did not return after their context was cancelled: their goroutines
 // are left behind.

@@ -48,6 +48,9 @@ type GroupConfig struct {
 	ServerAssign bool
 	// Uncommitted also reads records of transactions that are open or were aborted. Defaults to committed ones.
 	Uncommitted bool
+	// NoReset ends the engine's Run with [ErrOutOfLog] where a position is outside of the log, instead of reading
+	// again from the log start.
+	NoReset bool
 	// SessionTimeout is how long a silent member keeps its partitions. Defaults to 45 seconds.
 	SessionTimeout time.Duration
 	// RebalanceTimeout is how long members have to give partitions up; handlers get half of it. Defaults to 60 seconds.
@@ -154,6 +157,7 @@ func (g *Group) leave(ctx context.Context, client, side *kgo.Client, kill contex
 		g.cfg.Log.Warn("leave the group: its partitions wait for the session timeout", zap.String("group", g.cfg.Group), zap.Error(err))
 	}
 	client.CloseAllowingRebalance()
+	client.AllowRebalance() // Close polls a last time, on which a leave that it began may wait for good
 }
 
 // resign takes client's member out of the group over side. A static member stays, as it does when it leaves.
@@ -274,6 +278,9 @@ func (g *Group) options(o Owner) []kgo.Opt {
 			g.store.Forget(ids) // first: a commit may be waiting to be sent
 			o.Lost(ids)
 		}),
+	}
+	if g.cfg.NoReset {
+		opts = append(opts, kgo.ConsumeResetOffset(kgo.NoResetOffset()))
 	}
 	if g.cfg.InstanceID != "" {
 		opts = append(opts, kgo.InstanceID(g.cfg.InstanceID))

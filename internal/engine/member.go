@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/millrace/millrace/cursor"
+	"github.com/millrace/millrace/internal/verdict"
 )
 
 // member is one Run.
@@ -28,7 +29,11 @@ type member struct {
 	actors map[topicPartition]*actor
 	last   map[topicPartition]<-chan struct{} // closed when the partition's latest actor has ended
 	closed bool                               // no partition is taken any more
-	wg     sync.WaitGroup
+
+	renewed   []renewal          // claimed again, to be resumed by the poll goroutine
+	interrupt context.CancelFunc // of the poll that is under way
+
+	wg sync.WaitGroup
 
 	partitions atomic.Int64                 // len(actors)
 	done       atomic.Int64                 // resolved since the last commit
@@ -212,39 +217,14 @@ func (m *member) remove(a *actor) {
 	}
 }
 
-// Assigned implements [Owner].
+// Assigned implements [Owner]. A claim that says Stop ends Run; any other failure is the feed's to try again.
 func (m *member) Assigned(ctx context.Context, ids []cursor.ID) (map[cursor.ID]int64, error) {
-	claimed, err := m.store.Claim(ctx, ids)
+	claimed, start, err := m.claim(ctx, ids)
 	if err != nil {
-		return nil, fmt.Errorf("claim cursors: %w", err)
-	}
-	start := make(map[cursor.ID]int64, len(ids))
-	var fresh []cursor.ID
-	for _, id := range ids {
-		c, ok := claimed[id]
-		switch {
-		case !ok:
-			return nil, fmt.Errorf("claim cursor of %s: the store did not answer for it", id)
-		case !c.Usable():
-			return nil, fmt.Errorf("claim cursor of %s: %w", id, c.Err)
-		case c.Fresh:
-			fresh = append(fresh, id)
-		default:
-			start[id] = c.Position
+		if verdict.Of(err).Kind == verdict.Stop {
+			m.fail(err)
 		}
-	}
-	if len(fresh) > 0 {
-		from, err := m.feed.Starts(ctx, fresh)
-		if err != nil {
-			return nil, fmt.Errorf("find where to start: %w", err)
-		}
-		for _, id := range fresh {
-			if at, ok := from[id]; ok && at >= 0 {
-				start[id] = at
-				continue
-			}
-			return nil, fmt.Errorf("find where to start %s: the feed has no offset for it", id)
-		}
+		return nil, err
 	}
 	if err := m.take(ids, claimed, start); err != nil {
 		return nil, err
@@ -258,6 +238,44 @@ func (m *member) Assigned(ctx context.Context, ids []cursor.ID) (map[cursor.ID]i
 		o.Assigned(start)
 	}
 	return start, nil
+}
+
+// claim claims ids, and finds out where those start that have no cursor.
+func (m *member) claim(ctx context.Context, ids []cursor.ID) (claimed map[cursor.ID]cursor.Claimed, start map[cursor.ID]int64, err error) {
+	claimed, err = m.store.Claim(ctx, ids)
+	if err != nil {
+		return nil, nil, fmt.Errorf("claim cursors: %w", err)
+	}
+	start = make(map[cursor.ID]int64, len(ids))
+	var fresh []cursor.ID
+	for _, id := range ids {
+		c, ok := claimed[id]
+		switch {
+		case !ok:
+			return nil, nil, fmt.Errorf("claim cursor of %s: the store did not answer for it", id)
+		case !c.Usable():
+			return nil, nil, fmt.Errorf("claim cursor of %s: %w", id, c.Err)
+		case c.Fresh:
+			fresh = append(fresh, id)
+		default:
+			start[id] = c.Position
+		}
+	}
+	if len(fresh) == 0 {
+		return claimed, start, nil
+	}
+	from, err := m.feed.Starts(ctx, fresh)
+	if err != nil {
+		return nil, nil, fmt.Errorf("find where to start: %w", err)
+	}
+	for _, id := range fresh {
+		at, ok := from[id]
+		if !ok || at < 0 {
+			return nil, nil, fmt.Errorf("find where to start %s: the feed has no offset for it", id)
+		}
+		start[id] = at
+	}
+	return claimed, start, nil
 }
 
 // take makes new actors. One that is still there, from an assignment that was cut short, is fenced first.
