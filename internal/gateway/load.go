@@ -1,0 +1,766 @@
+package gateway
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"net/textproto"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/millrace/millrace/schemas"
+	"github.com/millrace/millrace/signature"
+)
+
+// The bounds on what is loaded.
+const (
+	maxFile   = 64 << 10
+	maxFiles  = 1000
+	maxFlaws  = 100
+	maxSecret = 64 << 10
+	maxKeys   = 16
+	maxBody   = 16 << 20
+)
+
+// FileError is what is wrong with a source's file, and where.
+type FileError struct {
+	File string // relative to the folder
+	Line int    // from 1; 0 when the whole file is meant
+	Text string // what is wrong, and what is allowed
+}
+
+func (e *FileError) Error() string {
+	if e.Line == 0 {
+		return e.File + ": " + e.Text
+	}
+	return fmt.Sprintf("%s:%d: %s", e.File, e.Line, e.Text)
+}
+
+// Folder is where sources are described.
+type Folder struct {
+	// Dir holds a *.yaml for each source. Files in folders within it are not sources: the place for schemes.
+	Dir string
+	// Getenv reads the variables that secrets are in. Nil has none.
+	Getenv func(string) string
+	// MaxBody is the largest body that fits a record, and what a source without limits.body may send at most, when it is
+	// below 1 MiB.
+	MaxBody int64
+}
+
+// Load reads the sources, sorted by name. The error joins one [*FileError] for each fault of each file: nothing is
+// taken of a folder with a fault. Schemas of typed events are looked up in reg.
+//
+// Environment and files that hold secrets are read each time.
+func (f Folder) Load(ctx context.Context, reg *schemas.Registry) ([]*Source, error) {
+	l, err := f.load(ctx, reg)
+	return l.sources, err
+}
+
+// loaded is what a load came to. print tells one content of the folder, and of the secrets' files, from another.
+type loaded struct {
+	sources []*Source
+	print   [sha256.Size]byte
+}
+
+func (f Folder) load(ctx context.Context, reg *schemas.Registry) (loaded, error) {
+	if f.Getenv == nil {
+		f.Getenv = func(string) string { return "" }
+	}
+	if f.MaxBody <= 0 {
+		f.MaxBody = maxBody
+	}
+	root, err := os.OpenRoot(f.Dir)
+	if err != nil {
+		return loaded{}, fmt.Errorf("open the folder of sources: %w", err)
+	}
+	defer func() { _ = root.Close() }()
+	entries, err := fs.ReadDir(root.FS(), ".")
+	if err != nil {
+		return loaded{}, fmt.Errorf("read the folder of sources: %w", err)
+	}
+	hash := sha256.New()
+	var (
+		out   loaded
+		errs  []error
+		names = map[string]*Source{}
+		files int
+	)
+	for _, e := range entries {
+		name := e.Name()
+		if ext := path.Ext(name); strings.HasPrefix(name, ".") || e.IsDir() || ext != ".yaml" && ext != ".yml" {
+			continue
+		}
+		if files++; files > maxFiles {
+			return out, fmt.Errorf("%s has more than %d sources", f.Dir, maxFiles)
+		}
+		p := &parser{folder: f, root: root, file: name, seen: hash, reg: reg}
+		s := p.load(ctx)
+		if len(p.errs) == 0 {
+			if first := names[s.Name]; first != nil {
+				p.errs = append(p.errs, &FileError{name, s.line, fmt.Sprintf("source %s is described twice: also in %s", s.Name, first.file)})
+			}
+			names[s.Name] = s
+			out.sources = append(out.sources, s)
+		}
+		errs = append(errs, p.errs...)
+	}
+	hash.Sum(out.print[:0])
+	if len(errs) > 0 {
+		return loaded{print: out.print}, errors.Join(errs[:min(len(errs), maxFlaws)]...)
+	}
+	slices.SortFunc(out.sources, func(a, b *Source) int { return cmp.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+// read returns a file, and notes its content for the print.
+func (p *parser) read(open func() (io.ReadCloser, error), most int64) ([]byte, error) {
+	f, err := open()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // it was read only
+	b, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(b)) > most {
+		err = fmt.Errorf("it is larger than %d KiB", most>>10)
+	}
+	fmt.Fprintf(p.seen, "%d ", len(b))
+	_, _ = p.seen.Write(b)
+	return b, err
+}
+
+// inDir reads a file of the folder.
+func (p *parser) inDir(name string) ([]byte, error) {
+	return p.read(func() (io.ReadCloser, error) { return p.root.Open(filepath.FromSlash(name)) }, maxFile)
+}
+
+// parser turns the YAML nodes of one file into a Source. Nodes have lines, and nothing is expanded in them.
+type parser struct {
+	folder Folder
+	root   *os.Root
+	file   string
+	seen   io.Writer
+	reg    *schemas.Registry
+	errs   []error
+}
+
+func (p *parser) flaw(n *yaml.Node, format string, args ...any) {
+	line := 0
+	if n != nil {
+		line = n.Line
+	}
+	p.errs = append(p.errs, &FileError{p.file, line, fmt.Sprintf(format, args...)})
+}
+
+// spec is a file before it is checked as a whole.
+type spec struct {
+	*Source
+
+	at         map[string]*yaml.Node
+	verify     string
+	secrets    []secretSpec
+	tokens     []secretSpec
+	dedupe     *yaml.Node
+	events     []*yaml.Node
+	schemeNode *yaml.Node
+}
+
+type secretSpec struct {
+	node  *yaml.Node
+	text  string
+	until time.Time
+}
+
+func (p *parser) load(ctx context.Context) *Source {
+	src, err := p.inDir(p.file)
+	if err != nil {
+		p.flaw(nil, "read it: %v", err)
+		return nil
+	}
+	root := p.document(src, "a source is fields with values, such as scheme: stripe")
+	if root == nil {
+		return nil
+	}
+	s := &spec{Source: &Source{file: p.file, line: root.Line, MaxRequests: defaultMaxRequests}, at: map[string]*yaml.Node{}}
+	s.Name = strings.TrimSuffix(p.file, path.Ext(p.file))
+	p.mapping(root, "a source is fields with values, such as scheme: stripe", func(k, v *yaml.Node) {
+		s.at[k.Value] = k
+		p.field(s, k, v)
+	})
+	if len(p.errs) > 0 {
+		return nil
+	}
+	p.finish(ctx, root, s)
+	return s.Source
+}
+
+// document is the one document of a file.
+func (p *parser) document(src []byte, shape string) *yaml.Node {
+	var doc, more yaml.Node
+	dec := yaml.NewDecoder(bytes.NewReader(src))
+	switch err := dec.Decode(&doc); {
+	case errors.Is(err, io.EOF):
+		p.flaw(nil, "the file is empty: %s", shape)
+		return nil
+	case err != nil:
+		p.errs = append(p.errs, syntax(p.file, err))
+		return nil
+	}
+	if err := dec.Decode(&more); !errors.Is(err, io.EOF) {
+		p.flaw(&more, "a second document: a file describes one thing")
+		return nil
+	}
+	return doc.Content[0]
+}
+
+var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+
+// syntax takes the line out of the library's message, so that all errors read alike.
+func syntax(file string, err error) error {
+	m := yamlLine.FindStringSubmatch(err.Error())
+	if m == nil {
+		return &FileError{file, 0, err.Error()}
+	}
+	line, _ := strconv.Atoi(m[1]) // none is 0
+	return &FileError{file, line, strings.TrimPrefix(err.Error(), m[0])}
+}
+
+var fields = []string{
+	"name", "scheme", "verify", "secrets", "tokens", "public_url", "topic", "key", "type", "headers", "limits",
+	"gzip", "confirm", "dedupe", "event",
+}
+
+func (p *parser) field(s *spec, k, v *yaml.Node) {
+	switch k.Value {
+	case "name":
+		s.Name = p.text(k, v)
+	case "scheme":
+		s.schemeNode = v
+	case "verify":
+		if s.verify = p.text(k, v); s.verify != "none" {
+			p.flaw(v, "verify is %q: only none is allowed, which takes what anybody sends; leave it out to verify by the scheme", s.verify)
+		}
+	case "secrets":
+		s.secrets = p.secretList(k, v)
+	case "tokens":
+		s.tokens = p.secretList(k, v)
+	case "public_url":
+		s.PublicURL = p.publicURL(k, v)
+	case "topic":
+		s.Topic = p.topic(k, v)
+	case "key":
+		s.Key = p.pick(k, v)
+	case "type":
+		s.Type = p.pick(k, v)
+	case "headers":
+		s.headers = map[string]bool{}
+		for _, n := range p.items(v, "headers is a list of names, such as [X-GitHub-Event]") {
+			s.headers[textproto.CanonicalMIMEHeaderKey(p.text(k, n))] = true
+		}
+	case "limits":
+		p.limits(s, v)
+	case "gzip":
+		s.Gzip = p.truth(k, v)
+	case "confirm":
+		s.Confirm = p.truth(k, v)
+	case "dedupe":
+		s.dedupe = v
+	case "event":
+		s.events = []*yaml.Node{v}
+		if v.Kind == yaml.SequenceNode {
+			s.events = v.Content
+		}
+	default:
+		p.flaw(k, "unknown field %q: allowed are %s", clip(k.Value), strings.Join(fields, ", "))
+	}
+}
+
+var sourceName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+
+// finish checks what concerns several fields.
+func (p *parser) finish(ctx context.Context, root *yaml.Node, s *spec) {
+	at := func(field string) *yaml.Node { return cmp.Or(s.at[field], root) }
+	if !sourceName.MatchString(s.Name) {
+		p.flaw(at("name"), "the name is %q: up to 63 of a-z 0-9 . _ - are allowed, a letter or a digit first; it becomes the path /in/NAME", clip(s.Name))
+	}
+	if s.Topic == "" {
+		p.flaw(root, "topic is missing: where what comes in is published")
+	}
+	p.scheme(s, root)
+	if len(p.errs) > 0 {
+		return
+	}
+	p.keys(s, at)
+	p.identity(s)
+	if s.MaxBody == 0 {
+		s.MaxBody = min(1<<20, p.folder.MaxBody)
+	}
+	if s.MaxBody > p.folder.MaxBody {
+		p.flaw(at("limits"), "limits.body is %d: at most %d fit a record of topic %s with what is kept beside the body; raise max.message.bytes of the topics, or send less", s.MaxBody, p.folder.MaxBody, s.Topic)
+	}
+	for _, n := range s.events {
+		if m := p.mapped(ctx, n); m != nil {
+			s.Events = append(s.Events, m)
+		}
+	}
+}
+
+// scheme finds the scheme: by name, from a file, or as it stands.
+func (p *parser) scheme(s *spec, root *yaml.Node) {
+	n := s.schemeNode
+	s.deadline = deadlineUnknown
+	switch {
+	case s.verify == "none" && n != nil:
+		p.flaw(n, "there is a scheme and verify: none: one of them")
+		return
+	case s.verify == "none":
+		return
+	case n == nil:
+		p.flaw(root, "scheme is missing: name one (%s), or write verify: none to take what anybody sends", strings.Join(signature.Names(), ", "))
+		return
+	case n.Kind == yaml.MappingNode:
+		s.Scheme = p.schemeOf(n)
+	default:
+		name := p.text(n, n)
+		if strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml") {
+			s.Scheme = p.schemeFile(n, name)
+			break
+		}
+		known, ok := signature.Lookup(name)
+		if !ok {
+			p.flaw(n, "there is no scheme %q: known are %s; or name a file with one", clip(name), strings.Join(signature.Names(), ", "))
+			return
+		}
+		s.Scheme = known
+	}
+	if s.Scheme == nil {
+		return
+	}
+	if d := time.Duration(s.Scheme.Sender.Deadline); d > 0 {
+		s.deadline = d
+	}
+	s.secretHeaders = map[string]bool{}
+	for _, a := range s.Scheme.Signature.Accept {
+		if a.Algorithm == signature.Equal {
+			for _, h := range s.Scheme.Signature.Headers {
+				s.secretHeaders[textproto.CanonicalMIMEHeaderKey(h)] = true
+			}
+		}
+	}
+	s.signsURL = strings.Contains(s.Scheme.Signed, "{url")
+	if s.signsURL && s.PublicURL == "" {
+		p.flaw(n, "public_url is missing: scheme %s signs the URL that the sender was given", s.Scheme.Name)
+	}
+}
+
+func (p *parser) schemeFile(n *yaml.Node, name string) *signature.Scheme {
+	src, err := p.inDir(name)
+	if err != nil {
+		p.flaw(n, "read the scheme: %v", err)
+		return nil
+	}
+	other := &parser{folder: p.folder, root: p.root, file: name, seen: p.seen}
+	defer func() { p.errs = append(p.errs, other.errs...) }()
+	root := other.document(src, "a scheme is fields with values, such as name: acme")
+	if root == nil {
+		return nil
+	}
+	return other.schemeOf(root)
+}
+
+// schemeOf reads a scheme from YAML. It goes by way of JSON, whose reader refuses unknown fields.
+func (p *parser) schemeOf(n *yaml.Node) *signature.Scheme {
+	var tree any
+	if !p.wholesome(n) {
+		return nil
+	}
+	if err := n.Decode(&tree); err != nil {
+		p.errs = append(p.errs, syntax(p.file, err))
+		return nil
+	}
+	text, err := json.Marshal(tree)
+	if err != nil {
+		p.flaw(n, "the scheme: %v", err)
+		return nil
+	}
+	s, err := signature.ParseScheme(text)
+	if err != nil {
+		p.flaw(n, "%v", err)
+		return nil
+	}
+	return s
+}
+
+// keys reads the secrets in the scheme's form.
+func (p *parser) keys(s *spec, at func(string) *yaml.Node) {
+	if s.Scheme == nil {
+		if len(s.secrets) > 0 {
+			p.flaw(at("secrets"), "there are secrets and verify: none: one of them")
+		}
+		return
+	}
+	if len(s.secrets) == 0 {
+		p.flaw(at("scheme"), "secrets is missing: such as secrets: [env:STRIPE_SECRET]")
+	}
+	for _, sec := range s.secrets {
+		k, err := s.Scheme.ParseKey(sec.text)
+		if err != nil {
+			p.flaw(sec.node, "the secret: %v", err)
+			continue
+		}
+		s.Keys = append(s.Keys, k.Until(sec.until))
+	}
+	for _, sec := range s.tokens {
+		s.Tokens = append(s.Tokens, signature.Token(sec.text).Until(sec.until))
+	}
+}
+
+// identity says how repeats are told: as the scheme does, with what the source says otherwise.
+func (p *parser) identity(s *spec) {
+	s.identity = &signature.Scheme{}
+	if s.Scheme != nil {
+		s.identity.Dedupe = s.Scheme.Dedupe
+	}
+	d := &s.identity.Dedupe
+	if s.dedupe == nil {
+		return
+	}
+	p.mapping(s.dedupe, "dedupe is fields with values, such as window: 72h", func(k, v *yaml.Node) {
+		switch k.Value {
+		case "window":
+			d.Window = signature.Duration(p.duration(k, v))
+		case "body_window":
+			d.BodyWindow = signature.Duration(p.duration(k, v))
+		case "body":
+			d.Body = p.truth(k, v)
+		case "header":
+			d.Headers, d.JSON, d.Form = []string{p.text(k, v)}, nil, ""
+		case "json":
+			d.Headers, d.JSON, d.Form = nil, []string{p.text(k, v)}, ""
+		case "form":
+			d.Headers, d.JSON, d.Form = nil, nil, p.text(k, v)
+		default:
+			p.flaw(k, "unknown field %q: allowed are window, body_window, body, header, json, form", clip(k.Value))
+		}
+	})
+}
+
+// mapped reads a typed event.
+func (p *parser) mapped(ctx context.Context, n *yaml.Node) *Mapped {
+	m := mappedSpec{fields: map[string]string{}}
+	before := len(p.errs)
+	p.mapping(n, "event is fields with values: type, topic, fields", func(k, v *yaml.Node) {
+		switch k.Value {
+		case "type":
+			m.kind = p.text(k, v)
+		case "topic":
+			m.topic = p.topic(k, v)
+		case "subject":
+			m.subject = p.text(k, v)
+		case "when":
+			m.when = p.text(k, v)
+		case "key":
+			m.key = p.text(k, v)
+		case "fields":
+			p.mapping(v, "fields is the record's fields with an expression each, such as order_id: value.data.id", func(k, v *yaml.Node) {
+				m.fields[k.Value] = p.text(k, v)
+			})
+		default:
+			p.flaw(k, "unknown field %q: allowed are type, topic, subject, when, key, fields", clip(k.Value))
+		}
+	})
+	if len(p.errs) == before && (m.kind == "" || m.topic == "" || len(m.fields) == 0) {
+		p.flaw(n, "an event needs type, topic and fields")
+	}
+	if len(p.errs) > before {
+		return nil
+	}
+	out, err := m.compile(ctx, p.reg)
+	if err != nil {
+		p.flaw(n, "event %s: %v", m.kind, err)
+		if errors.Is(err, schemas.ErrUnavailable) {
+			p.errs[len(p.errs)-1] = fmt.Errorf("%w: %w", p.errs[len(p.errs)-1], schemas.ErrUnavailable)
+		}
+	}
+	return out
+}
+
+// secretList reads where secrets are: never what they are.
+func (p *parser) secretList(k, v *yaml.Node) []secretSpec {
+	var out []secretSpec
+	items := []*yaml.Node{v}
+	if v.Kind == yaml.SequenceNode {
+		items = p.items(v, "")
+	}
+	if len(items) > maxKeys {
+		p.flaw(v, "%s has %d entries: at most %d", k.Value, len(items), maxKeys)
+		return nil
+	}
+	for _, n := range items {
+		s := secretSpec{node: n}
+		from := n
+		if n.Kind == yaml.MappingNode {
+			from = nil
+			p.mapping(n, "", func(key, val *yaml.Node) {
+				switch key.Value {
+				case "from":
+					from = val
+				case "until":
+					t, err := time.Parse(time.RFC3339, p.text(key, val))
+					if err != nil {
+						p.flaw(val, "until is no time: write 2026-12-01T00:00:00Z")
+					}
+					s.until = t
+				default:
+					p.flaw(key, "unknown field %q: allowed are from and until", clip(key.Value))
+				}
+			})
+			if from == nil {
+				p.flaw(n, "from is missing: env:NAME or file:PATH")
+				continue
+			}
+		}
+		s.text = p.secret(k, from)
+		out = append(out, s)
+	}
+	return out
+}
+
+// secret reads one. Its text is in no error.
+func (p *parser) secret(k, n *yaml.Node) string {
+	ref := p.text(k, n)
+	kind, name, _ := strings.Cut(ref, ":")
+	var text string
+	switch {
+	case ref == "":
+		return ""
+	case kind == "env" && name != "":
+		text = p.folder.Getenv(name)
+		fmt.Fprintf(p.seen, "%d %s", len(text), text)
+		if text == "" {
+			p.flaw(n, "the variable %s is empty", name)
+		}
+	case kind == "file" && name != "":
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(p.folder.Dir, name)
+		}
+		b, err := p.read(func() (io.ReadCloser, error) { return os.Open(name) }, maxSecret)
+		if err != nil {
+			p.flaw(n, "read the secret: %v", err)
+			return ""
+		}
+		if text = strings.TrimRight(string(b), "\r\n"); text == "" {
+			p.flaw(n, "the file %s is empty", name)
+		}
+	default:
+		p.flaw(n, "%s: write env:NAME or file:PATH; a secret does not stand in this file", k.Value)
+	}
+	return text
+}
+
+func (p *parser) publicURL(k, v *yaml.Node) string {
+	text := p.text(k, v)
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		p.flaw(v, "public_url is %q: write what the sender was given, such as https://hooks.example.com/in/stripe", clip(text))
+	}
+	return text
+}
+
+var topicName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,249}$`)
+
+func (p *parser) topic(k, v *yaml.Node) string {
+	t := p.text(k, v)
+	if !topicName.MatchString(t) && t != "" {
+		p.flaw(v, "topic is %q: up to 249 of A-Z a-z 0-9 . _ - are allowed", clip(t))
+	}
+	return t
+}
+
+func (p *parser) pick(k, v *yaml.Node) Pick {
+	var header, path string
+	p.mapping(v, k.Value+" is {json: data.object.id} or {header: X-Shop}", func(key, val *yaml.Node) {
+		switch key.Value {
+		case "header":
+			header = p.text(key, val)
+		case "json":
+			path = p.text(key, val)
+		default:
+			p.flaw(key, "unknown field %q: allowed are json and header", clip(key.Value))
+		}
+	})
+	if header != "" && path != "" {
+		p.flaw(v, "%s is both a header and a path: one of them", k.Value)
+	}
+	out, err := newPick(header, path)
+	if err != nil {
+		p.flaw(v, "%s: %v", k.Value, err)
+	}
+	return out
+}
+
+func (p *parser) limits(s *spec, v *yaml.Node) {
+	p.mapping(v, "limits is fields with values, such as body: 256KiB", func(k, v *yaml.Node) {
+		switch k.Value {
+		case "body":
+			s.MaxBody = p.size(k, v)
+		case "requests":
+			s.MaxRequests = int(p.number(k, v, 1<<20))
+		default:
+			p.flaw(k, "unknown field %q: allowed are body and requests", clip(k.Value))
+		}
+	})
+}
+
+func (p *parser) size(k, v *yaml.Node) int64 {
+	text := p.text(k, v)
+	digits, unit := strings.TrimRight(text, "KMiB"), int64(1)
+	switch text[len(digits):] {
+	case "", "B":
+	case "KiB":
+		unit = 1 << 10
+	case "MiB":
+		unit = 1 << 20
+	default:
+		digits = ""
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n <= 0 || n > math.MaxInt64/unit || n*unit > maxBody {
+		p.flaw(v, "%s is %q: up to 16MiB is allowed, as 65536, 64KiB or 1MiB", k.Value, clip(text))
+		return 0
+	}
+	return n * unit
+}
+
+func (p *parser) number(k, v *yaml.Node, most int64) int64 {
+	text := p.text(k, v)
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n <= 0 || n > most {
+		p.flaw(v, "%s is %q: 1 to %d is allowed", k.Value, clip(text), most)
+		return 1
+	}
+	return n
+}
+
+func (p *parser) duration(k, v *yaml.Node) time.Duration {
+	text := p.text(k, v)
+	d, err := time.ParseDuration(text)
+	if err != nil || d < time.Second || d > 30*24*time.Hour {
+		p.flaw(v, "%s is %q: 1s to 720h is allowed", k.Value, clip(text))
+		return time.Second
+	}
+	return d
+}
+
+func (p *parser) truth(k, v *yaml.Node) bool {
+	text := p.text(k, v)
+	if text != "true" && text != "false" && text != "" {
+		p.flaw(v, "%s is %q: true or false is allowed", k.Value, clip(text))
+	}
+	return text == "true"
+}
+
+func (p *parser) text(k, v *yaml.Node) string {
+	if !p.plain(v) {
+		return ""
+	}
+	if v.Kind != yaml.ScalarNode || v.Tag == "!!null" || v.Value == "" {
+		p.flaw(v, "%s needs one value", clip(k.Value))
+		return ""
+	}
+	return v.Value
+}
+
+func (p *parser) items(v *yaml.Node, shape string) []*yaml.Node {
+	if !p.plain(v) {
+		return nil
+	}
+	if v.Kind != yaml.SequenceNode {
+		p.flaw(v, "%s", shape)
+		return nil
+	}
+	return v.Content
+}
+
+func (p *parser) mapping(v *yaml.Node, shape string, each func(k, v *yaml.Node)) {
+	if !p.plain(v) {
+		return
+	}
+	if v.Kind != yaml.MappingNode {
+		p.flaw(v, "%s", shape)
+		return
+	}
+	lines := map[string]int{}
+	for i := 0; i+1 < len(v.Content) && len(p.errs) <= maxFlaws; i += 2 {
+		k := v.Content[i]
+		switch line, twice := lines[k.Value]; {
+		case !p.plain(k):
+		case k.Kind != yaml.ScalarNode:
+			p.flaw(k, "a field's name is one word")
+		case twice:
+			p.flaw(k, "%s is set twice: also on line %d", clip(k.Value), line)
+		default:
+			lines[k.Value] = k.Line
+			each(k, v.Content[i+1])
+		}
+	}
+}
+
+// plain refuses the parts of YAML that make a file mean more than it shows.
+func (p *parser) plain(n *yaml.Node) bool {
+	switch {
+	case n.Kind == yaml.AliasNode:
+		p.flaw(n, "an alias (*%s): write the value out", clip(n.Value))
+	case n.Anchor != "":
+		p.flaw(n, "an anchor (&%s): write the value where it is used", clip(n.Anchor))
+	case n.Tag == "!!merge":
+		p.flaw(n, "a merge key (<<): write the fields out")
+	case n.Style&yaml.TaggedStyle != 0:
+		p.flaw(n, "a tag (%s): write the plain value", clip(n.Tag))
+	default:
+		return true
+	}
+	return false
+}
+
+// wholesome is plain for a node with all that is in it.
+func (p *parser) wholesome(n *yaml.Node) bool {
+	if !p.plain(n) {
+		return false
+	}
+	ok := true
+	for _, c := range n.Content {
+		ok = p.wholesome(c) && ok
+	}
+	return ok
+}
+
+// clip keeps a message short, and a terminal as it was.
+func clip(s string) string {
+	const most = 60
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD"))
+	if r := []rune(s); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return s
+}
