@@ -30,7 +30,7 @@ var layers = []struct {
 	{"running", []string{"deadletter", "internal/engine"}},
 	{"handling", []string{"consumer"}},
 	{"acts", []string{"groups"}},
-	{"edges", []string{"sink", "internal/registry", "replay"}},
+	{"edges", []string{"sink", "internal/registry", "replay", "internal/gateway"}},
 	{"adapters", []string{"sink/pgsink", "sink/sqlitesink", "sink/sinktest"}},
 	{"onlookers", []string{"internal/devbroker", "metrics"}},
 	{"wiring", []string{"service", "millracetest"}},
@@ -76,7 +76,7 @@ var homes = map[string][]string{
 	"github.com/spf13/cobra":                {"cmd/millrace"},
 	"github.com/spf13/pflag":                {"cmd/millrace"},
 	"github.com/goccy/go-yaml":              {"topics", "cmd/millrace"},
-	"go.yaml.in/yaml/v3":                    {"topics", "cmd/millrace"},
+	"go.yaml.in/yaml/v3":                    {"topics", "internal/gateway", "cmd/millrace"},
 	"go.uber.org/zap":                       {"*"},
 }
 
