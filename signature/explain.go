@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -166,11 +167,22 @@ func (p *probe) mismatch(fail *Error) {
 	if slices.ContainsFunc(p.found, func(f Finding) bool { return f.Proved }) {
 		return
 	}
+	p.lengths()
 	if !p.jsonOnWire() {
 		p.guess("content-type", "Content-Type says JSON and the body is none: a parser or a proxy has changed it on the way")
 	}
 	p.guess("unknown", "no key made this signature, and no usual change of the body explains it: probably it is the key of another endpoint, "+
 		"of the test mode or of the live mode; or the body was changed on the way")
+}
+
+// lengths looks for what headers say of the body's bytes.
+func (p *probe) lengths() {
+	if v := p.req.header("Content-Length"); len(v) == 1 && v[0] != strconv.Itoa(len(p.req.Body)) {
+		p.guess("body-length", fmt.Sprintf("the body has %d bytes, and Content-Length says otherwise: it was cut, changed or decompressed on the way", len(p.req.Body)))
+	}
+	if v := p.req.header("Content-Encoding"); len(v) > 0 {
+		p.guess("content-encoding", "the body is compressed: verify its bytes before they are decompressed, and see that no proxy does it")
+	}
 }
 
 // jsonOnWire is false where a body that is announced as JSON is none.

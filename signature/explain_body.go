@@ -100,7 +100,9 @@ func jsonVariants(body []byte) []bodyVariant {
 			{", / as \\/ and everything beyond ASCII as \\u", func(s string) string { return strings.ReplaceAll(asciiString(s), "/", `\/`) }},
 		} {
 			for _, sep := range []struct{ text, after string }{{"compactly", ""}, {"with a space after , and :", " "}} {
-				out = append(out, reserialised(restyle(base.json, sep.after, e.fn), sep.text+base.text+e.text))
+				again := restyle(base.json, sep.after, e.fn)
+				out = append(out, reserialised(again, sep.text+base.text+e.text))
+				out = append(out, reserialised(append(bytes.Clone(again), '\n'), sep.text+base.text+e.text+", with a line break at the end"))
 			}
 		}
 		for _, indent := range []string{"  ", "    ", "\t"} {

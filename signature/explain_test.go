@@ -29,6 +29,7 @@ func TestExplainProves(t *testing.T) {
 		want         string
 	}{
 		{"spaces removed", "github", body, compact, "", "", "body-reserialised"},
+		{"spaces and a line's end removed", "github", body + "\n", compact, "", "", "body-reserialised"},
 		{"spaces added", "stripe", compact, body, "", "", "body-reserialised"},
 		{"escapes removed", "standard", ascii.Replace(compact), compact, "", "", "body-reserialised"},
 		{"Python's escapes removed", "shopify", ascii.Replace(body), compact, "", "", "body-reserialised"},
@@ -120,6 +121,16 @@ func TestExplainOfOtherFaults(t *testing.T) {
 		{"a clock that is ahead", stripe, sign(stripe, noon.Add(time.Hour)), []signature.Key{key}, "clock", signature.Future, true},
 		{"an old request of another key", stripe, sign(stripe, noon.Add(-time.Hour)), []signature.Key{signature.Token("j")}, "clock", signature.Stale, false},
 		{"milliseconds", stripe, milli, []signature.Key{key}, "clock-unit", signature.Future, false},
+		{"a body that was cut", github, func() *signature.Request {
+			r := sign(github, noon)
+			r.Header["Content-Length"], r.Body = []string{"2"}, []byte("{")
+			return r
+		}(), []signature.Key{key}, "body-length", signature.Mismatch, false},
+		{"a body that was decompressed", github, func() *signature.Request {
+			r := sign(github, noon)
+			r.Header["Content-Encoding"], r.Body = []string{"gzip"}, []byte("{")
+			return r
+		}(), []signature.Key{key}, "content-encoding", signature.Mismatch, false},
 		{"another key", stripe, sign(stripe, noon), []signature.Key{signature.Token("j")}, "unknown", signature.Mismatch, false},
 		{"an ended key", stripe, sign(stripe, noon), []signature.Key{key.Until(noon)}, "key-expired", signature.Mismatch, true},
 		{"no key", stripe, sign(stripe, noon), nil, "no-key", signature.Mismatch, false},
