@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 )
 
 // state is how a check of millrace doctor came out.
@@ -89,10 +87,7 @@ func (a *app) doctor(ctx context.Context) error {
 // printFindings writes a line for each finding, wrapped where a terminal ends, and below it what to do.
 func (a *app) printFindings(findings []finding) {
 	const indent, arrow = 20, "→ "
-	width := 0
-	if out, ok := a.out.(*os.File); ok && isTerminal(a.out) {
-		width, _, _ = term.GetSize(int(out.Fd()))
-	}
+	width := a.screenWidth()
 	paint := map[state]string{}
 	if width > 0 && a.getenv("NO_COLOR") == "" {
 		paint = map[state]string{stateOK: colors["green"], stateWarn: colors["yellow"], stateBad: colors["red"]}
@@ -105,10 +100,20 @@ func (a *app) printFindings(findings []finding) {
 		}
 		fmt.Fprintf(&b, "%s  %-12s  %s\n", word, f.Check, wrap(printable(f.Says), width, indent))
 		if f.Do != "" {
-			fmt.Fprintf(&b, "%*s%s%s\n", indent, "", arrow, wrap(printable(f.Do), width, indent+2))
+			fmt.Fprintf(&b, "%*s%s%s\n", indent, "", arrow, wrapCommand(printable(f.Do), width, indent+2))
 		}
 	}
 	fmt.Fprint(a.out, b.String())
+}
+
+// wrapCommand is wrap for text that ends with a command after a colon and two blanks: where they do not fit together, the
+// command gets a line of its own, which only the terminal breaks, so that it is copied whole.
+func wrapCommand(text string, width, indent int) string {
+	before, command, ok := strings.Cut(text, ":  ")
+	if !ok || width == 0 || indent+len([]rune(text)) <= width {
+		return wrap(text, width, indent)
+	}
+	return wrap(before+":", width, indent) + "\n" + strings.Repeat(" ", indent) + command
 }
 
 // wrap breaks text between words so that it fits beside an indent on a terminal of width columns; 0 is no terminal.

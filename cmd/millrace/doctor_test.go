@@ -301,6 +301,24 @@ func TestDoctorSeesClocksAndWhatIsNoRegistry(t *testing.T) {
 	}
 }
 
+func TestWrapCommand(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		text  string
+		width int
+		want  string
+	}{
+		{"if so:  kafka-acls.sh --add --topic a", 0, "if so:  kafka-acls.sh --add --topic a"},
+		{"if so:  kafka-acls.sh", 60, "if so: kafka-acls.sh"},
+		{"if so:  kafka-acls.sh --add --topic a", 30, "if so:\n    kafka-acls.sh --add --topic a"},
+		{"a disk that is larger than this", 30, "a disk that is larger than\n    this"},
+	} {
+		if got := wrapCommand(tt.text, tt.width, 4); got != tt.want {
+			t.Errorf("wrapCommand(%q, %d) is %q, want %q", tt.text, tt.width, got, tt.want)
+		}
+	}
+}
+
 func TestWrap(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

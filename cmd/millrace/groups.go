@@ -128,7 +128,7 @@ func (a *app) groupsDescribe(ctx context.Context, ids []string) error {
 		}
 		fmt.Fprint(a.out, "\n\n")
 		own := slices.DeleteFunc(slices.Clone(rows), func(r partitionRow) bool { return r.Group != g.ID })
-		if err := list(a, "", own, "TOPIC PARTITION COMMITTED END LAG BEHIND OPEN OLDEST-OPEN MEMBER HOST", partitionCells); err != nil {
+		if err := list(a, "", own, "TOPIC PARTITION COMMITTED END LAG BEHIND OPEN? OLDEST-OPEN? MEMBER HOST?", partitionCells); err != nil {
 			return err
 		}
 	}

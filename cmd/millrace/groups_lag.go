@@ -166,9 +166,9 @@ func (a *app) printLag(rows []lagRow) error {
 	for _, r := range rows {
 		watched, owned = watched || r.Status != "", owned || r.Owners != nil
 	}
-	header := "GROUP STATE MEMBERS LAG BEHIND PARTITIONS WITHOUT-COMMIT OPEN"
+	header := "GROUP STATE MEMBERS LAG BEHIND PARTITIONS WITHOUT-COMMIT? OPEN?"
 	if watched {
-		header = "GROUP STATUS STATE MEMBERS LAG BEHIND PARTITIONS WITHOUT-COMMIT OPEN"
+		header = "GROUP STATUS STATE MEMBERS LAG BEHIND PARTITIONS WITHOUT-COMMIT? OPEN?"
 	}
 	if owned {
 		header += " OWNERS"
@@ -282,7 +282,7 @@ func (s *lagScreen) show(rows []lagRow) error {
 func (s *lagScreen) block(rows []lagRow, width, height int) ([]string, error) {
 	var b bytes.Buffer
 	page := *s.app
-	page.out = &b
+	page.out, page.width = &b, width-1
 	if err := page.printLag(rows); err != nil {
 		return nil, err
 	}

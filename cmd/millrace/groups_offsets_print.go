@@ -15,7 +15,7 @@ func (a *app) printPlan(p groups.Plan, moves []groups.Move) error {
 		return writeJSON(a.out, p, map[string]string{"json": "  "}[a.output])
 	}
 	fmt.Fprintf(a.out, "%s on cluster %s: %s\n\n", printable(p.Group), printable(p.ClusterID), strings.ToLower(p.State))
-	return list(a, "", moves, "TOPIC PARTITION NOW NEW MESSAGES TIME NEXT-RECORD NOTE", moveCells)
+	return list(a, "", moves, "TOPIC PARTITION NOW NEW MESSAGES TIME NEXT-RECORD NOTE?", moveCells)
 }
 
 func moveCells(m groups.Move) []any {

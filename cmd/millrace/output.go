@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 )
 
@@ -41,18 +40,14 @@ func list[T any](a *app, name string, rows []T, header string, row func(T) []any
 			}
 		}
 	default:
-		t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-		fmt.Fprintln(t, strings.ReplaceAll(header, " ", "\t"))
-		for _, r := range rows {
-			cells := row(r)
-			texts := make([]string, len(cells))
-			for i, c := range cells {
-				texts[i] = printable(fmt.Sprint(c))
+		texts := make([][]string, len(rows))
+		for i, r := range rows {
+			for _, c := range row(r) {
+				texts[i] = append(texts[i], printable(fmt.Sprint(c)))
 			}
-			fmt.Fprintln(t, strings.Join(texts, "\t"))
 		}
-		if err := t.Flush(); err != nil {
-			return fmt.Errorf("print: %w", err)
+		if err := writeTable(w, a.screenWidth(), header, texts); err != nil {
+			return err
 		}
 	}
 	if err := w.Flush(); err != nil {

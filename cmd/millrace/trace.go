@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -207,7 +208,12 @@ func (a *app) printTrace(c *chain, all []*traced, now time.Time) error {
 		if typ == "" {
 			typ = "(no type)"
 		}
-		fmt.Fprintf(w, "%s  %s%s  %s  %s@%d%s%s\n", moment(t.published, began, i == 0, now.Location()), indent, printable(typ), key, place(t.topic, t.partition), t.offset, asked, missing)
+		what := fmt.Sprintf("%s  %s%s  %s", moment(t.published, began, i == 0, now.Location()), indent, printable(typ), key)
+		where := fmt.Sprintf("  %s@%d%s%s", place(t.topic, t.partition), t.offset, asked, missing)
+		if width := a.screenWidth(); width > 0 && utf8.RuneCountInString(what+where) > width {
+			what += fmt.Sprintf("\n%25s%s", "", indent) // a place that a terminal breaks is a place that nobody copies
+		}
+		fmt.Fprintf(w, "%s%s\n", what, where)
 		fmt.Fprintf(w, "%25s%s  id %s\n", "", indent, printable(t.id))
 		printGroups(w, indent, t.groups, now)
 		for _, s := range t.copies {
