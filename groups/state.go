@@ -35,8 +35,13 @@ type Sample struct {
 	Lag    int64
 }
 
-// fewest commits are looked at before anything but a stop is said.
-const fewest = 3
+const (
+	// fewest commits are looked at before anything but a stop is said.
+	fewest = 3
+	// steady commits are looked at before a lag is said never to fall: of a group that keeps up, a few records behind
+	// under a steady load, three in a row often do not.
+	steady = 6
+)
 
 // Judge gives the state of a partition from a window of its commits, oldest first, and its lag now. The rules are those
 // of Burrow; the first that holds counts:
@@ -46,7 +51,7 @@ const fewest = 3
 //	stop    more time has gone since the last commit than lies between the first and the last, and than quiet
 //	ok      the lag was 0 somewhere in the window, or the window holds fewer than three commits
 //	stall   all commits are of the same offset
-//	warn    the lag never fell from one commit to the next
+//	warn    the lag never fell from one commit to the next, of six or more
 //	ok      otherwise
 //
 // quiet is the least time without a commit that is a stop: a short window would else find one between two commits. A group
@@ -68,6 +73,9 @@ func Judge(window []Sample, lag int64, now time.Time, quiet time.Duration) State
 	case !slices.ContainsFunc(window, func(s Sample) bool { return s.Offset != last.Offset }):
 		return Stall
 	}
+	if len(window) < steady {
+		return OK
+	}
 	for i := range window[1:] {
 		if window[i+1].Lag < window[i].Lag {
 			return OK
@@ -78,14 +86,14 @@ func Judge(window []Sample, lag int64, now time.Time, quiet time.Duration) State
 
 // TrackerConfig configures a Tracker. The zero value works.
 type TrackerConfig struct {
-	// Window is how many commits of a partition are looked at. Defaults to 10.
+	// Window is how many commits of a partition are looked at: 6 or more. Defaults to 10.
 	Window int
 	// Quiet is the least time without a commit that counts as a stop. Defaults to 30 seconds.
 	Quiet time.Duration
 }
 
 func (c TrackerConfig) withDefaults() TrackerConfig {
-	if c.Window < fewest {
+	if c.Window < steady {
 		c.Window = 10
 	}
 	if c.Quiet <= 0 {
