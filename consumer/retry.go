@@ -106,19 +106,21 @@ func (e *BurstError) Error() string {
 // Unwrap returns the error of the last event.
 func (e *BurstError) Unwrap() error { return e.Err }
 
-// burst counts the events of one partition.
-type burst struct {
+// BurstCount counts the events of one partition against a [Burst], for whoever writes dead letters as Run does. The
+// zero value has seen none.
+type BurstCount struct {
 	run, seen, dead int
 }
 
-// ok counts n events that are not dead letters.
-func (b *burst) ok(n int, limit Burst) {
+// OK counts n events that are not dead letters.
+func (b *BurstCount) OK(n int, limit Burst) {
 	b.run = 0
 	b.count(n, 0, limit)
 }
 
-// letter counts one dead letter, unless it would be one too many: then it reports how many of how many.
-func (b *burst) letter(limit Burst) (dead, of int, refused bool) {
+// Letter counts one dead letter, unless it would be one too many: then it reports how many of how many.
+func (b *BurstCount) Letter(limit Burst) (dead, of int, refused bool) {
+	limit = limit.withDefaults()
 	if limit.Run > 0 && b.run >= limit.Run {
 		return b.run, b.run, true
 	}
@@ -132,10 +134,11 @@ func (b *burst) letter(limit Burst) (dead, of int, refused bool) {
 
 // count keeps seen within the window: past it both counts are halved, so that the older half weighs less and the
 // window needs no list.
-func (b *burst) count(n, dead int, limit Burst) {
+func (b *BurstCount) count(n, dead int, limit Burst) {
 	if limit.Ratio == 0 {
 		return
 	}
+	limit = limit.withDefaults()
 	b.seen += n
 	b.dead += dead
 	for b.seen >= limit.Over {

@@ -40,7 +40,7 @@ type runner struct {
 
 // partition is what is remembered of a partition between rounds. One goroutine at a time uses it.
 type partition struct {
-	burst  burst
+	burst  BurstCount
 	waited time.Time // since when the partition waits for a dependency; zero when it does not
 }
 
@@ -166,7 +166,7 @@ func (rd *round) one(ctx context.Context, i int, r *route, err error) (attempted
 			return 0, false // given up before the copy was acknowledged
 		}
 	} else if v.Resolved() {
-		rd.p.burst.ok(1, rd.cfg.Burst)
+		rd.p.burst.OK(1, rd.cfg.Burst)
 	}
 	rd.settle(i, v)
 	return 1, v.Resolved()
@@ -208,7 +208,7 @@ func (rd *round) batchOf(ctx context.Context, i, n int, r *route, v Verdict, err
 		for k := range n {
 			rd.settle(i+k, v)
 		}
-		rd.p.burst.ok(n, rd.cfg.Burst)
+		rd.p.burst.OK(n, rd.cfg.Burst)
 		rd.observe(r, verdict.Done, n)
 		return n, true
 	}
@@ -226,7 +226,7 @@ func (rd *round) batchOf(ctx context.Context, i, n int, r *route, v Verdict, err
 				return k, false
 			}
 		} else if own.Resolved() {
-			rd.p.burst.ok(1, rd.cfg.Burst)
+			rd.p.burst.OK(1, rd.cfg.Burst)
 		}
 		rd.settle(i+k, own)
 		if own.Kind == verdict.Stop {
@@ -349,7 +349,7 @@ func (rd *round) goesOn() {
 // written the partition waits here: the handler's verdict stands, and running it again would not change it.
 func (rd *round) bury(ctx context.Context, i int, r *route, err error) Verdict {
 	e := &rd.events[i]
-	if dead, of, refused := rd.p.burst.letter(rd.cfg.Burst); refused {
+	if dead, of, refused := rd.p.burst.Letter(rd.cfg.Burst); refused {
 		return Verdict{Kind: verdict.Stop, Err: &BurstError{Topic: e.Topic, Partition: e.Partition, Dead: dead, Of: of, Err: err}}
 	}
 	f := rd.failure(i, r, err)
