@@ -74,8 +74,8 @@ type DB[Tx any] interface {
 	Admin
 
 	// Prepare creates what p needs and does not exist, and compares what exists with it: a table that lacks a nullable
-	// column gets it with p.Evolve, any other difference is an error that names both sides. It is called again when an
-	// event type has got new fields.
+	// column gets it with p.Evolve, any other difference is an error that names both sides. It is called when
+	// the sink starts.
 	Prepare(ctx context.Context, p Plan) error
 	// Claim takes ids over for owner: epoch + 1 in the position row of each; an id without a row gets one at start[id]
 	// with epoch 1. start has an entry for every id. The claimed cursors hold Position and Lease. A row of another topic
@@ -85,7 +85,8 @@ type DB[Tx any] interface {
 	// Without an answer to COMMIT the error wraps ErrUnknownCommit; when COMMIT was refused it does not.
 	InTx(ctx context.Context, f func(ctx context.Context, tx Tx) error) error
 	// Try calls f inside a savepoint of tx: after an error all that f wrote is undone and tx goes on. It returns f's
-	// error as it is or wrapped.
+	// error as it is or wrapped. Where tx cannot go on, because the database is away, it returns its own error and f's is
+	// lost: what f said then is no word on its events.
 	Try(ctx context.Context, tx Tx, f func(ctx context.Context) error) error
 	// Advance moves the position row from one place to the next by compare-and-set on offset and epoch: one row, or an
 	// error that wraps ErrNotOwner. It is the first statement of a transaction: a fenced owner fails before its work, calls
@@ -99,8 +100,8 @@ type DB[Tx any] interface {
 	// within the call and in ascending order of their bytes. The slice it returns may be reused by the next call with tx.
 	Seen(ctx context.Context, tx Tx, sink string, ids []string, keep time.Duration) ([]bool, error)
 	// Write appends, upserts and deletes rows of one table, as t says, and returns how many rows it has changed. Rows are
-	// unique by key and in key order unless t.Append; no key is in both. deleted has the key columns alone. Either may be
-	// nil. Both are the caller's again when Write has returned.
+	// unique by key and in key order unless t.Append; no key is in both. deleted has the same columns, of which those of
+	// the key are set; it may be nil, and either may be empty. Both are the caller's again when Write has returned.
 	Write(ctx context.Context, tx Tx, t *Table, rows, deleted *schemas.Rows) (changed int64, err error)
 	// Load makes the rows of keys that do not exist, locks all of them in the order given, which is ascending by key and
 	// window, and returns their states, nil where there was none. Keys are unique.
@@ -109,8 +110,8 @@ type DB[Tx any] interface {
 	// Store has returned.
 	Store(ctx context.Context, tx Tx, fold string, keys []FoldKey, states [][]byte) error
 	// Fault says what err, which came from tx or from another method, is about. An error that is not the database's,
-	// such as that of a user's function, is Away: the Mux asks about errors of its own calls and of functions alike, and
-	// takes Again, Data and Wrong for the database's word.
+	// such as a user's function may return, is Away: a Mux asks about the errors of functions too, and takes Again, Data
+	// and Wrong for the database's word.
 	Fault(err error) Fault
 }
 

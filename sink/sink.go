@@ -53,8 +53,8 @@ type Writer interface {
 	// partition, several partitions at once.
 	//
 	// nil: done, the owner stands at b.To. An error that wraps [ErrNotOwner]: the partition is claimed again. Any other is
-	// read as a verdict, as [consumer.VerdictOf] does, and the same batch comes again: with Pause after a wait and the
-	// attempt not counted, with Stop never, and the sink ends.
+	// read as a verdict, as [consumer.VerdictOf] does, and the same batch comes again: with [Pause] after a wait and the
+	// attempt not counted, with consumer.Stop never, and the sink ends.
 	Write(ctx context.Context, b Batch) error
 }
 
@@ -87,8 +87,21 @@ type Config struct {
 	Dedupe time.Duration
 	// Evolve adds columns that tables lack, nullable ones. Defaults to false: Run ends with an error that names them.
 	Evolve bool
-	// Retry says how often a failing function is tried before its event is looked for and dead-lettered.
+	// Retry says how often a failing function is tried before its events are looked for and dead-lettered.
 	Retry consumer.Retry
+	// Burst stops Run instead of draining a topic into the dead letters.
+	Burst consumer.Burst
+	// CreateTopics creates missing dead-letter topics at start, as deadletter.Create does. By default they must
+	// exist: a dead letter that cannot be written holds its partition.
+	CreateTopics bool
+	// Rebuild writes everything once more beside what is there: under the name of the sink and its tables with
+	// [RebuildSuffix] behind, from Start. [Admin.Swap] puts the result in place, and the sink goes on from there. A mux
+	// with functions refuses it: where they write is their own choice.
+	Rebuild bool
+	// InstanceID makes the member static: a restart within the session timeout moves no partition. Defaults to "": dynamic.
+	InstanceID string
+	// SessionTimeout is how long a silent member keeps its partitions before others take them. Defaults to 45 s.
+	SessionTimeout time.Duration
 	// Observer sees what happens; nil = none.
 	Observer Observer
 	// Log; nil = silent.

@@ -444,7 +444,7 @@ func (s *suite[Tx]) race(f func(db sink.DB[Tx], ctx context.Context, tx Tx) erro
 	s.Helper()
 	var places [2]sink.Place
 	for i := range places {
-		places[i] = s.claimed(s.a, id(int32(10+i)), 0) //nolint:gosec // 0 or 1
+		places[i] = s.claimed(s.a, id(int32(10+i)), 0)
 	}
 	errs := make(chan error, 2)
 	for i, db := range []sink.DB[Tx]{s.a, s.b} {
