@@ -212,9 +212,7 @@ func TestDevDemo(t *testing.T) {
 	if again == fraud {
 		t.Error("fraud has the process that was killed")
 	}
-	if took := d.stop(t); took > 10*time.Second { // five on a machine that does nothing else, and without the race detector
-		t.Errorf("the stop took %v, want less than 10 s", took)
-	}
+	d.stop(t)
 	if !gone(again) {
 		t.Error("a service outlived millrace dev")
 	}
@@ -226,8 +224,23 @@ func TestDevDemo(t *testing.T) {
 	if n := endOf(t, addr, "shop.orders"); n == 0 {
 		t.Error("the orders are gone after the restart")
 	}
-	if took := d.stop(t); took > 5*time.Second {
-		t.Errorf("the stop took %v, want less than 5 s", took)
+	d.stop(t)
+}
+
+// A stop of the whole demo takes five seconds at most, and twice that where other tests want the machine too.
+func TestDevStopsInTime(t *testing.T) {
+	t.Parallel()
+	limit := 10 * time.Second
+	if os.Getenv("MILLRACE_ALONE") == "true" { // the tier "alone"
+		limit = 5 * time.Second
+	}
+	d := startDev(t, t.TempDir(), "--demo", "--port", "0", "--registry-port", "0", "--for", "5m")
+	d.await(t, brokerLine)
+	d.await(t, fraudLine)
+	took := d.stop(t)
+	t.Logf("stopped after %v", took)
+	if took > limit {
+		t.Errorf("the stop took %v, want less than %v", took, limit)
 	}
 }
 

@@ -78,8 +78,8 @@ func TestDevKeys(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("the end: got %v, want exit code 0\n%s", err, d.err.String())
 	}
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("the stop took %v, want less than 5 s", took)
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("the stop took %v, want less than 10 s (TestDevStopsInTime holds it to five)", took)
 	}
 	after, err := unix.IoctlGetTermios(int(program.Fd()), unix.TCGETS)
 	if err != nil {

@@ -29,13 +29,16 @@ type tier struct {
 	name    string
 	against string // what it runs against, where no test says so itself
 	args    []string
+	env     []string
 	limit   time.Duration
 }
 
 var tiers = []tier{
-	{"unit", "kfake, memory (race detector on)", []string{"-race", "./...", "!./test/..."}, 15 * time.Minute},
-	{"integration", "one Apache Kafka", []string{"./test/integration/..."}, 15 * time.Minute},
-	{"cluster", "three Apache Kafka brokers, SASL_SSL, ACLs", []string{"-count=1", "./test/cluster/..."}, 15 * time.Minute},
+	{"unit", "kfake, memory (race detector on)", []string{"-race", "./...", "!./test/..."}, nil, 15 * time.Minute},
+	{"integration", "one Apache Kafka", []string{"./test/integration/..."}, nil, 15 * time.Minute},
+	{"cluster", "three Apache Kafka brokers, SASL_SSL, ACLs", []string{"-count=1", "./test/cluster/..."}, nil, 15 * time.Minute},
+	// Promises by the clock. In the other tiers, where everything runs at once, these tests allow twice the time.
+	{"alone", "this machine, one test after the other", []string{"-count=1", "-p=1", "-parallel=1", "-run=InTime$", "./internal/engine", "./cmd/millrace"}, []string{"MILLRACE_ALONE=true"}, 5 * time.Minute},
 }
 
 // result is what a tier's tests came to.
@@ -102,6 +105,7 @@ func (t tier) run(ctx context.Context) (result, error) {
 	cmd := exec.CommandContext(ctx, "go", append(args, packages...)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
+	cmd.Env = append(os.Environ(), t.env...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
