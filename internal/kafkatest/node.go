@@ -78,6 +78,36 @@ func (n *Node) PID() int {
 	return 0
 }
 
+// Wait waits until the broker's process ends, or ctx, and returns how it did, with the last lines of its log.
+func (n *Node) Wait(ctx context.Context) (End, error) {
+	p := n.running()
+	if p == nil {
+		return End{}, fmt.Errorf("wait for broker %d: it was not started", n.ID)
+	}
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		return End{}, ctx.Err()
+	}
+	raw, err := os.ReadFile(n.log)
+	if err != nil {
+		return End{}, fmt.Errorf("read why broker %d ended: %w", n.ID, err)
+	}
+	lines := strings.Split(tail(raw), "\n")
+	return End{PID: p.cmd.Process.Pid, State: p.cmd.ProcessState.String(), Words: lines[max(len(lines)-lastLines, 0):], Log: n.log}, nil
+}
+
+// End is how a broker ended.
+type End struct {
+	PID   int
+	State string   // "signal: killed", "exit status 1"
+	Words []string // the last lines of its log
+	Log   string   // the file
+}
+
+// lastLines is how many lines of a log tell how a broker ended.
+const lastLines = 5
+
 func (n *Node) running() *process {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -61,9 +61,49 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 		return err
 	}
 	describe(out, r, *secured, cfg.Users)
-	<-ctx.Done()
+	err = watch(ctx, r, progress)
 	fmt.Fprintln(progress, "\nstopping")
-	return r.Close()
+	return errors.Join(err, r.Close())
+}
+
+// watch returns when ctx ends. Until then it tells of each broker that ends; without the last there is no cluster left,
+// and that is an error.
+func watch(ctx context.Context, r *kafkatest.Running, progress io.Writer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type ended struct {
+		kafkatest.End
+		node *kafkatest.Node
+	}
+	ends := make(chan ended)
+	for _, n := range r.Nodes() {
+		go func() {
+			e, err := n.Wait(ctx)
+			if err != nil {
+				e.Words = []string{err.Error()}
+			}
+			select {
+			case ends <- ended{e, n}:
+			case <-ctx.Done():
+			}
+		}()
+	}
+	for left := len(r.Nodes()); left > 0; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-ends:
+			if ctx.Err() != nil { // Ctrl-C reaches the brokers too
+				return nil
+			}
+			left--
+			fmt.Fprintf(progress, "\nbroker %d (pid %d) ended with %s, %d of %d are left; the end of %s:\n", e.node.ID, e.PID, e.State, left, len(r.Nodes()), e.Log)
+			for _, line := range e.Words {
+				fmt.Fprintln(progress, "  "+line)
+			}
+		}
+	}
+	return errors.New("no broker is left")
 }
 
 // describe says what runs where, and what to type next.
