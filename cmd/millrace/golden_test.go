@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -46,6 +47,9 @@ var documents = []struct {
 	{"produce", "produce notes --format json --from lines.jsonl -o json", codeDone},
 	{"replay", "replay notes --from start --until offset:2 --into topic:notes --allow-loop --id golden -o json", codeDone},
 	{"replay-ls", "replay ls -o json", codeDone},
+	{"webhook-sign", "webhook sign stripe --secret env:STRIPE_SECRET --body event.json --at 2026-11-24T09:00:00Z -o json", codeDone},
+	{"webhook-verify", "webhook verify stripe --secret env:STRIPE_SECRET -r captured.http --at 2026-11-24T10:00:00Z -o json", codeFailed},
+	{"webhook-send", "webhook send stripe RECEIVER --secret env:STRIPE_SECRET --body event.json -o json", codeDone},
 	{"context-ls", "context ls -o json", codeDone},
 	{"context-show", "context show -c staging -o json", codeDone},
 	{"doctor", "doctor -o json", codeDone},
@@ -74,10 +78,12 @@ func TestJSONDocuments(t *testing.T) {
 	w.write(t, "order_placed.avsc", ordersAVSC)
 	w.write(t, "lines.jsonl", `{"a":1}`+"\n")
 	w.write(t, "shipping.json", w.want(t, codeDone, "groups", "offsets", "export", "shipping").out)
+	w.webhooks(t)
+	receiver := verifier(t, "stripe", stripeKey, make(chan http.Header, 1)).URL
 	w.env["XDG_CONFIG_HOME"] = t.TempDir()
 	w.user(t, "contexts:\n  staging:\n    brokers: "+w.env["MILLRACE_BROKERS"]+"\n    production: true\n    clusterID: "+w.clusterID(t)+"\n    sasl-password: env:HOME\n")
 	for _, d := range documents {
-		r := w.run(t, "", strings.Fields(d.line)...)
+		r := w.run(t, "", strings.Fields(strings.ReplaceAll(d.line, "RECEIVER", receiver))...)
 		if r.code != d.code {
 			t.Errorf("millrace %s exits %d, want %d\n%s", d.line, r.code, d.code, r.err)
 			continue
