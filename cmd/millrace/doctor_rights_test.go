@@ -38,7 +38,9 @@ func TestDoctorNamesTheRightsThatAreMissing(t *testing.T) {
 			[]string{"on the cluster it may not see the brokers' settings or make topics of any name → if it should:  kafka-acls.sh --add --allow-principal User:orders --operation DescribeConfigs --operation Create --cluster"},
 		},
 		{
-			"a topic", every, true, map[string][]kadm.ACLOperation{"a": without(kadm.OpWrite), "b": every}, nil,
+			"a topic", every, true,
+			map[string][]kadm.ACLOperation{"a": without(kadm.OpWrite), "b": every},
+			nil,
 			[]string{"it may not publish to 1 topic: a → if it should:  kafka-acls.sh --add --allow-principal User:orders --operation Write --topic a"},
 		},
 		{
@@ -51,7 +53,8 @@ func TestDoctorNamesTheRightsThatAreMissing(t *testing.T) {
 			},
 		},
 		{
-			"groups", every, true, nil, map[string][]kadm.ACLOperation{"shipping": {kadm.OpDescribe}},
+			"groups", every, true, nil,
+			map[string][]kadm.ACLOperation{"shipping": {kadm.OpDescribe}},
 			[]string{"it may not join, move or delete 1 group: shipping → if it should:  kafka-acls.sh --add --allow-principal User:orders --operation Read --operation Delete --group shipping"},
 		},
 	}
