@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/cursor"
-	"github.com/millrace/millrace/schemas"
 	"github.com/millrace/millrace/sink"
 )
 
@@ -257,6 +256,10 @@ func (m *Memory) Swap(ctx context.Context, s sink.Swap) error {
 				tx.rename(kind+t.Name+"/", kind+t.Old+"/")
 				tx.rename(kind+t.New+"/", kind+t.Name+"/")
 			}
+			if v, ok := tx.get("layout/" + t.New); ok {
+				tx.set("layout/"+t.Name, v)
+				tx.set("layout/"+t.New, nil)
+			}
 		}
 		tx.rename("seen/"+s.Into+"/", "")
 		tx.rename("seen/"+s.From+"/", "seen/"+s.Into+"/")
@@ -304,12 +307,4 @@ func (tx *Tx) rename(from, to string) {
 			tx.set(to+name, v)
 		}
 	}
-}
-
-// Prepare implements [sink.DB].
-func (m *Memory) Prepare(context.Context, sink.Plan) error { return nil }
-
-// Write implements [sink.DB].
-func (m *Memory) Write(context.Context, *Tx, *sink.Table, *schemas.Rows, *schemas.Rows) (int64, error) {
-	return 0, nil
 }

@@ -28,6 +28,7 @@ type Memory struct {
 	changed *sync.Cond
 	rows    map[string]any // committed
 	locks   map[string]*Tx
+	copies  int // rows of tables that have no key
 }
 
 // Step is a place where a [Memory] can be made to fail.

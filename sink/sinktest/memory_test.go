@@ -15,6 +15,7 @@ func TestConformance(t *testing.T) {
 		m := sinktest.NewMemory()
 		return sinktest.Harness[*sinktest.Tx]{
 			Open:  func() sink.DB[*sinktest.Tx] { return m },
+			Dump:  func(_ *testing.T, table string, columns []string) [][]string { return m.Dump(table, columns) },
 			Data:  func(_ context.Context, tx *sinktest.Tx) error { return tx.Refuse(sinktest.ErrData) },
 			Wrong: func(_ context.Context, tx *sinktest.Tx) error { return tx.Refuse(sinktest.ErrWrong) },
 			Cut: func(_ *testing.T, took bool) sink.DB[*sinktest.Tx] {
