@@ -3,6 +3,8 @@ package replay
 import (
 	"context"
 	"sync"
+
+	"github.com/millrace/millrace/event"
 )
 
 // pipeline sends events without waiting for each. It remembers, in order, those that are not answered and those behind
@@ -26,7 +28,7 @@ type pipeline struct {
 type sent struct {
 	item
 	pipeline *pipeline
-	done     func(error)
+	done     func(event.Event, error)
 	answered bool
 	err      error
 }
@@ -45,7 +47,7 @@ func (p *pipeline) wake() {
 	p.change.Broadcast()
 }
 
-func (p *pipeline) take(it item) bool {
+func (p *pipeline) take(e *event.Event, pt *part, n uint64) bool {
 	p.mu.Lock()
 	for p.mending && p.reading.Err() == nil {
 		p.change.Wait()
@@ -55,11 +57,11 @@ func (p *pipeline) take(it item) bool {
 		return false
 	}
 	s := p.next()
-	s.item = it
+	s.event, s.part, s.n = *e, pt, n
 	p.sent = append(p.sent, s)
 	p.waiting++
 	p.mu.Unlock()
-	p.target.Send(p.working, it.event, s.done)
+	p.target.Send(p.working, *e, s.done)
 	return true
 }
 
@@ -76,7 +78,7 @@ func (p *pipeline) next() *sent {
 }
 
 // answer is the target's, from any goroutine.
-func (s *sent) answer(err error) {
+func (s *sent) answer(_ event.Event, err error) {
 	p := s.pipeline
 	if err == nil {
 		p.r.track.resolve(s.part, s.n, delivered)

@@ -57,11 +57,11 @@ type Target interface {
 }
 
 // Pipelined is a target that need not be waited for. Send hands the event over, in order, and returns; done is called
-// once, by any goroutine, and must not block. Where an event fails, those of its key that were sent after it are sent
-// again behind it.
+// once, by any goroutine, with the event as it was sent, and does not block. Where an event fails, with whatever error, it goes to
+// Deliver, and those of its key that were sent after it go there again behind it.
 type Pipelined interface {
 	Target
-	Send(ctx context.Context, e event.Event, done func(error))
+	Send(ctx context.Context, e event.Event, done func(event.Event, error))
 }
 
 // Clock says which time of an event paces a replay.

@@ -425,13 +425,13 @@ func TestVerdicts(t *testing.T) {
 // pipe answers in its own time, and out of order between keys.
 type pipe struct{ *sink }
 
-func (p *pipe) Send(ctx context.Context, e event.Event, done func(error)) {
+func (p *pipe) Send(ctx context.Context, e event.Event, done func(event.Event, error)) {
 	e.Attempt = 1
 	if p.before != nil {
 		if err := p.before(ctx, e); err != nil {
 			go func() {
 				_ = wait(ctx, 3*time.Millisecond)
-				done(err)
+				done(e, err)
 			}()
 			return
 		}
@@ -441,7 +441,7 @@ func (p *pipe) Send(ctx context.Context, e event.Event, done func(error)) {
 	p.mu.Unlock()
 	go func() {
 		_ = wait(ctx, time.Millisecond)
-		done(nil)
+		done(e, nil)
 	}()
 }
 

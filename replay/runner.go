@@ -160,7 +160,7 @@ func (r *runner) hand(ctx context.Context, c kafka.Cluster, d delivery) error {
 			r.slipped.Store(int64(r.pace.slipped))
 		}
 		p, n, ok := r.track.begin(&e)
-		if ok && !d.take(item{e, p, n}) {
+		if ok && !d.take(&e, p, n) {
 			r.track.takeBack(p)
 			ok = false
 		}
@@ -238,7 +238,7 @@ func (r *runner) summary() Summary {
 // delivery hands events to the target.
 type delivery interface {
 	// take hands over the next event; false says that the run ends.
-	take(it item) bool
+	take(e *event.Event, p *part, n uint64) bool
 	// end returns when everything that was taken is answered, or abandoned.
 	end()
 }
@@ -289,18 +289,18 @@ func laneOf(e *event.Event) uint64 {
 	return h.Sum64()
 }
 
-func (w *workers) take(it item) bool {
-	n := 0
+func (w *workers) take(e *event.Event, p *part, n uint64) bool {
+	lane := 0
 	if len(w.lanes) > 1 {
-		if it.event.Key == nil || w.r.cfg.plant.anyWorker {
+		if e.Key == nil || w.r.cfg.plant.anyWorker {
 			w.turn++
-			n = w.turn % len(w.lanes)
+			lane = w.turn % len(w.lanes)
 		} else {
-			n = int(laneOf(&it.event) % uint64(len(w.lanes)))
+			lane = int(laneOf(e) % uint64(len(w.lanes)))
 		}
 	}
 	select {
-	case w.lanes[n] <- it:
+	case w.lanes[lane] <- item{*e, p, n}:
 		return true
 	case <-w.reading.Done():
 		return false

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/millrace/millrace/consumer"
 	"github.com/millrace/millrace/event"
@@ -28,7 +29,7 @@ const maxReplays = 16
 // A pub that has the method PublishAsync of producer.Producer is not waited for, event by event. It may be of another
 // cluster.
 func Topic(pub event.Publisher, topic string) Target {
-	t := topicTarget{pub, topic}
+	t := topicTarget{pub, topic, new(atomic.Pointer[stamp])}
 	if a, ok := pub.(asyncPublisher); ok {
 		return asyncTopic{t, a}
 	}
@@ -42,6 +43,22 @@ type asyncPublisher interface {
 type topicTarget struct {
 	pub   event.Publisher
 	topic string
+	last  *atomic.Pointer[stamp]
+}
+
+// stamp is what the headers of many events have in common.
+type stamp struct {
+	replay, topic           string
+	replayBytes, topicBytes []byte
+}
+
+func (t topicTarget) stamp(replay, topic string) *stamp {
+	s := t.last.Load()
+	if s == nil || s.replay != replay || s.topic != topic {
+		s = &stamp{replay, topic, []byte(replay), []byte(topic)}
+		t.last.Store(s)
+	}
+	return s
 }
 
 func (t topicTarget) writes() string { return t.topic }
@@ -59,13 +76,13 @@ type asyncTopic struct {
 	async asyncPublisher
 }
 
-func (t asyncTopic) Send(ctx context.Context, e event.Event, done func(error)) {
+func (t asyncTopic) Send(ctx context.Context, e event.Event, done func(event.Event, error)) {
 	out, err := t.copy(ctx, &e)
 	if err != nil {
-		done(err)
+		done(e, err)
 		return
 	}
-	t.async.PublishAsync(ctx, out, func(_ event.Event, err error) { done(published(err)) })
+	t.async.PublishAsync(ctx, out, done)
 }
 
 // published is what the error of a publisher means for the event.
@@ -99,16 +116,17 @@ func (t topicTarget) copy(ctx context.Context, e *event.Event) (event.Event, err
 	if count >= maxReplays {
 		return event.Event{}, consumer.DeadLetter(fmt.Errorf("the record was copied by replays %d times: this is a loop", count))
 	}
-	b := make([]byte, 0, 64)
+	stamp := t.stamp(replay.ID, e.Topic)
+	b := make([]byte, 0, 48) // four numbers are seldom longer
 	text := func(n int64) []byte {
 		from := len(b)
 		b = strconv.AppendInt(b, n, 10)
 		return b[from:len(b):len(b)]
 	}
 	h = append(h,
-		event.Header{Key: event.HeaderReplay, Value: []byte(replay.ID)},
+		event.Header{Key: event.HeaderReplay, Value: stamp.replayBytes},
 		event.Header{Key: event.HeaderReplayCount, Value: text(int64(count + 1))},
-		event.Header{Key: event.HeaderOriginTopic, Value: []byte(e.Topic)},
+		event.Header{Key: event.HeaderOriginTopic, Value: stamp.topicBytes},
 		event.Header{Key: event.HeaderOriginPartition, Value: text(int64(e.Partition))},
 		event.Header{Key: event.HeaderOriginOffset, Value: text(e.Offset)},
 		event.Header{Key: event.HeaderOriginTimestamp, Value: text(e.Published.UnixMilli())})

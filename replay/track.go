@@ -48,10 +48,9 @@ type partition struct {
 // part is a partition's span and what is on its way in it.
 type part struct {
 	Span
-	topicPartition partition
-	entries        []entry // from the first that is open
-	base           uint64  // the number of entries[0]
-	committed      int64   // the position of the last commit
+	entries   []entry // from the first that is open
+	base      uint64  // the number of entries[0]
+	committed int64   // the position of the last commit
 }
 
 // entry is an event on its way, and what lies between it and the next one.
@@ -68,6 +67,7 @@ type tracker struct {
 	change *sync.Cond // a commit made room, or the run ends
 	parts  []*part
 	byKey  map[partition]*part
+	last   *part // the one that was asked for last: events come in runs
 
 	counts  Counts
 	gone    int64
@@ -96,12 +96,20 @@ func newTracker(spans []Span, counts Counts, window int64, p plant) *tracker {
 	}
 	t.change = sync.NewCond(&t.mu)
 	for _, s := range spans {
-		pt := &part{Span: s, topicPartition: partition{s.Topic, s.Partition}, committed: s.Position}
+		pt := &part{Span: s, committed: s.Position}
 		t.parts = append(t.parts, pt)
-		t.byKey[pt.topicPartition] = pt
+		t.byKey[partition{s.Topic, s.Partition}] = pt
 	}
 	slices.SortFunc(t.parts, func(a, b *part) int { return bySpan(a.Span, b.Span) })
 	return t
+}
+
+// part is the event's. t.mu is held.
+func (t *tracker) part(e *event.Event) *part {
+	if t.last == nil || t.last.Partition != e.Partition || t.last.Topic != e.Topic {
+		t.last = t.byKey[partition{e.Topic, e.Partition}]
+	}
+	return t.last
 }
 
 // begin hands out the event at an offset, once there is room past the last commit. It reports false when the run ends.
@@ -114,7 +122,7 @@ func (t *tracker) begin(e *event.Event) (p *part, n uint64, ok bool) {
 	if t.ended {
 		return nil, 0, false
 	}
-	p = t.byKey[partition{e.Topic, e.Partition}]
+	p = t.part(e)
 	n = p.base + uint64(len(p.entries))
 	p.entries = append(p.entries, entry{next: e.Offset + 1})
 	t.begun++
@@ -136,10 +144,7 @@ func (t *tracker) takeBack(p *part) {
 func (t *tracker) skip(e *event.Event, o outcome) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := t.byKey[partition{e.Topic, e.Partition}]
-	if p == nil {
-		return
-	}
+	p := t.part(e)
 	t.dirty = true
 	if n := len(p.entries); n > 0 {
 		p.entries[n-1].next = e.Offset + 1
