@@ -95,6 +95,8 @@ func (w *work) arms() []arm {
 		{"publish batches", "publish raw", w.publishBatches},
 		{"consume raw", "", w.rawConsume},
 		{"consume typed", "consume raw", w.consume},
+		{"copy raw", "", w.rawCopy},
+		{"replay to a topic", "copy raw", w.replayed},
 	}, w.sinkArms()...)
 }
 
