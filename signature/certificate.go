@@ -48,13 +48,62 @@ func ParseChain(text []byte, roots *x509.CertPool) (*Chain, error) {
 	return c, nil
 }
 
-// The hosts that certificates come from, and the names that they are for. SNS's certificates name the service, not
-// always the region's host.
+// region is a region of Amazon's, strictly: sns.s3-us-west-2.amazonaws.com is somebody's bucket.
+const region = `[a-z]{2}(-[a-z]{2,10}){1,2}-[0-9]{1,2}`
+
+// The hosts that certificates come from, and the names that they are for: SNS's name the service, not always the region's
+// host. And the hosts of those who issue them.
 var (
 	paypalHost = regexp.MustCompile(`^[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63}){0,3}\.paypal\.com$`)
-	snsHost    = regexp.MustCompile(`^sns\.[a-z0-9-]{3,32}\.amazonaws\.com(\.cn)?$`)
-	snsName    = regexp.MustCompile(`^sns(-signing)?(-[a-z0-9-]{3,32})?(\.[a-z0-9-]{3,32})?\.amazonaws\.com(\.cn)?$`)
+	snsHost    = regexp.MustCompile(`^sns\.` + region + `\.amazonaws\.com(\.cn)?$`)
+	snsName    = regexp.MustCompile(`^sns(-signing)?([.-]` + region + `)?\.amazonaws\.com(\.cn)?$`)
+	issuerHost = regexp.MustCompile(`^(crt|cacerts?)(\.[a-z0-9]{1,16})?\.(amazontrust|digicert)\.com$`)
 )
+
+// Issuer returns where the certificate above the chain's last one is, where the chain does not reach a root at now and
+// says so; else "". SNS publishes its own certificate alone. The URL is http or https, on a host of the authority that
+// issues the sender's; fetch it like the chain and add it by [Chain.With]. Two rounds are enough.
+func (c *Chain) Issuer(now time.Time) string {
+	if c.verify(now) == nil {
+		return ""
+	}
+	for _, raw := range c.certs[len(c.certs)-1].IssuingCertificateURL {
+		u, err := url.Parse(raw)
+		if err == nil && len(raw) <= 2048 && (u.Scheme == "http" || u.Scheme == "https") && u.User == nil && issuerHost.MatchString(u.Host) {
+			return raw
+		}
+	}
+	return ""
+}
+
+// With returns the chain with one more certificate at its end, in DER or PEM. It need not be trusted: the whole chain is
+// judged at each verification.
+func (c *Chain) With(text []byte) (*Chain, error) {
+	if block, _ := pem.Decode(text); block != nil {
+		text = block.Bytes
+	}
+	cert, err := x509.ParseCertificate(text)
+	if err != nil {
+		return nil, fmt.Errorf("read the issuer's certificate: %w", err)
+	}
+	if len(c.certs) == chainMost {
+		return nil, fmt.Errorf("read the issuer's certificate: the chain has %d certificates already", chainMost)
+	}
+	return &Chain{certs: append(slices.Clone(c.certs), cert), roots: c.roots}, nil
+}
+
+// verify returns nil if the chain leads to a root at now.
+func (c *Chain) verify(now time.Time) error {
+	between := x509.NewCertPool()
+	for _, cert := range c.certs[1:] {
+		between.AddCert(cert)
+	}
+	_, err := c.certs[0].Verify(x509.VerifyOptions{
+		Roots: c.roots, Intermediates: between, CurrentTime: now,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
+	return err
+}
 
 func (s *Scheme) hosts() (host, name *regexp.Regexp) {
 	switch s.code {
@@ -113,18 +162,10 @@ func (s *Scheme) trusted(req *Request, now time.Time) (*Chain, error) {
 	if c == nil {
 		return nil, errors.New("there is no certificate: fetch that of CertificateURL")
 	}
-	between := x509.NewCertPool()
-	for _, cert := range c.certs[1:] {
-		between.AddCert(cert)
-	}
-	leaf := c.certs[0]
-	_, err := leaf.Verify(x509.VerifyOptions{
-		Roots: c.roots, Intermediates: between, CurrentTime: now,
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	})
-	if err != nil {
+	if err := c.verify(now); err != nil {
 		return nil, fmt.Errorf("the certificate does not hold: %w", err)
 	}
+	leaf := c.certs[0]
 	_, name := s.hosts()
 	if slices.ContainsFunc(append([]string{leaf.Subject.CommonName}, leaf.DNSNames...), name.MatchString) {
 		return c, nil

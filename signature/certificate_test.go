@@ -173,6 +173,8 @@ func TestCertificateURLsAreTheSendersOwn(t *testing.T) {
 		"https://sns.amazonaws.com/c.pem":                                         false,
 		"https://sns.eu-west-1.s3.amazonaws.com/c.pem":                            false,
 		"http://sns.eu-west-1.amazonaws.com/c.pem":                                false,
+		"https://sns.s3-us-west-2.amazonaws.com/c.pem":                            false, // a bucket
+		"https://sns.us-gov-west-1.amazonaws.com/c.pem":                           true,
 	} {
 		body, err := json.Marshal(map[string]string{"Type": "Notification", "SigningCertURL": u})
 		if err != nil {
@@ -288,6 +290,60 @@ func TestParseChain(t *testing.T) {
 	} {
 		if _, err := signature.ParseChain([]byte(text), nil); err == nil {
 			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// SNS publishes its own certificate alone: the one between it and the root is found and added.
+func TestAChainIsCompleted(t *testing.T) {
+	t.Parallel()
+	keys, err := newKeys()
+	if err != nil {
+		t.Fatal(err)
+	}
+	issue := func(name string, n int64, ca bool, issuer []string, parent *x509.Certificate, key, by *rsa.PrivateKey) *x509.Certificate {
+		c := &x509.Certificate{
+			SerialNumber: big.NewInt(n), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, IsCA: ca, BasicConstraintsValid: true,
+			NotBefore: noon.Add(-time.Hour), NotAfter: noon.Add(time.Hour), KeyUsage: x509.KeyUsageCertSign, IssuingCertificateURL: issuer,
+		}
+		if parent == nil {
+			parent = c
+		}
+		der, err := x509.CreateCertificate(rand.Reader, c, parent, key.Public(), by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parsed, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return parsed
+	}
+	const place = "http://crt.r2m01.amazontrust.com/r2m01.cer"
+	root := issue("root", 1, true, nil, nil, keys[0], keys[0])
+	between := issue("between", 2, true, nil, root, keys[0], keys[0])
+	roots := x509.NewCertPool()
+	roots.AddCert(root)
+	for issuer, want := range map[string]string{
+		place: place, "http://169.254.169.254/": "", "http://crt.evil.example/": "", "ldap://crt.amazontrust.com/": "", "http://crt.amazontrust.com:8080/": "",
+	} {
+		leaf := issue("sns.amazonaws.com", 3, false, []string{issuer}, between, keys[1], keys[0])
+		chain, err := signature.ParseChain(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.Raw}), roots)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := chain.Issuer(noon); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		whole, err := chain.With(between.Raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := whole.Issuer(noon); got != "" {
+			t.Errorf("a whole chain wants %q", got)
+		}
+		if _, err := chain.With([]byte("hello")); err == nil {
+			t.Error("a text was taken for a certificate")
 		}
 	}
 }

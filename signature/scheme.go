@@ -94,8 +94,8 @@ const (
 	HMACSHA1   Algorithm = "hmac-sha1"
 	HMACSHA256 Algorithm = "hmac-sha256"
 	HMACSHA512 Algorithm = "hmac-sha512"
-	SHA256     Algorithm = "sha256"     // a bare hash of bytes that hold the {secret}
-	Ed25519    Algorithm = "ed25519"    //
+	SHA256     Algorithm = "sha256" // a bare hash of bytes that hold the {secret}
+	Ed25519    Algorithm = "ed25519"
 	ECDSAP256  Algorithm = "ecdsa-p256" // ASN.1 over SHA-256
 	RSASHA1    Algorithm = "rsa-sha1"   // PKCS #1 v1.5, with the key of a certificate
 	RSASHA256  Algorithm = "rsa-sha256" // the same

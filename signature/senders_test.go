@@ -9,10 +9,12 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -270,6 +272,30 @@ func TestTheHeadersOfAFamilyBelongTogether(t *testing.T) {
 	if _, err := s.Verify(signed, []signature.Key{key}, noon); reason(err) != signature.Missing {
 		t.Errorf("an id of the other family: got %v, want missing", err)
 	}
+}
+
+// A scheme and its keys are used by all requests at once.
+func TestManyVerifyAtOnce(t *testing.T) {
+	t.Parallel()
+	s := lookup(t, "stripe")
+	keys := []signature.Key{parseKey(t, s, "a"), parseKey(t, s, "b")}
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for i := range 100 {
+				req := &signature.Request{Body: fmt.Appendf(nil, "%d/%d", g, i)}
+				signed, err := s.Sign(req, keys[i%2:], "", noon)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := s.Verify(signed, keys, noon); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestEverySchemeSaysHowItsSenderWaits(t *testing.T) {
