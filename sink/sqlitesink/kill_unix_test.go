@@ -20,17 +20,8 @@ import (
 	"github.com/millrace/millrace/sink"
 )
 
-// writerEnv has the test binary write to a file until it is killed, instead of testing.
+// writerEnv has TestKilled write to a file until it is killed, instead of testing.
 const writerEnv = "MILLRACE_TEST_SQLITE_WRITER"
-
-func TestMain(m *testing.M) {
-	if path := os.Getenv(writerEnv); path != "" {
-		err := writeForever(path)
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
 
 var (
 	killID    = cursor.ID{Reader: "kill", Topic: "plain", TopicID: [16]byte{1}}
@@ -103,6 +94,9 @@ func writeForever(path string) error {
 // A process that is killed in the midst of its work twenty times leaves every row once, the fold counting them, and
 // the position behind them: no commit that it had an answer to is lost.
 func TestKilled(t *testing.T) {
+	if path := os.Getenv(writerEnv); path != "" {
+		t.Fatal(writeForever(path))
+	}
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sink.db")
 	var acknowledged int64
@@ -134,7 +128,7 @@ func TestKilled(t *testing.T) {
 // writeAndKill returns the last position that the process has told of before it was killed.
 func writeAndKill(t *testing.T, path string, commits int) (last int64) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKilled$")
 	cmd.Env = append(os.Environ(), writerEnv+"="+path)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
