@@ -189,6 +189,9 @@ func (p *Producer) judge(it *item, err error) error {
 	if failed, ok := errors.AsType[*failure](err); ok {
 		return failed
 	}
+	if errors.Is(err, kerr.ClusterAuthorizationFailed) {
+		p.client.denied.Store(true)
+	}
 	f := &failure{outcome: ErrUnknown}
 	f.kind, f.cause = p.explain(it.record.Topic, err)
 	if it.record.Partition < 0 || isAny(err, refusals) && p.watch.lost.Load() == it.lost {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -102,6 +103,42 @@ func TestWithoutRightsNothingHangs(t *testing.T) {
 				t.Errorf("got %v, want a *kafka.PermissionError in it", err)
 			}
 		})
+	}
+}
+
+// Who is given the right to write while it runs needs no restart: a client that was refused its producer id would refuse
+// every record from then on.
+func TestARightThatIsGrantedLaterCounts(t *testing.T) {
+	t.Parallel()
+	describe := kfake.ACL{Resource: kmsg.ACLResourceTypeTopic, Name: "a", Pattern: kmsg.ACLResourcePatternTypeLiteral, Operation: kmsg.ACLOperationDescribe, Allow: true}
+	fake := newFake(t, kfake.EnableSASL(), kfake.EnableACLs(), kfake.Superuser("SCRAM-SHA-512", "admin", "s"), kfake.User("SCRAM-SHA-512", "looker", "s", describe))
+	p := open(t, kafka.Cluster{Seeds: fake.ListenAddrs(), Auth: kafka.SCRAM512("looker", "s")}, producer.Config{})
+	for range 3 {
+		if err := p.Publish(soon(t), event.New("a", "k", "x")); !errors.Is(err, producer.ErrNotAuthorized) || !errors.Is(err, kerr.ClusterAuthorizationFailed) {
+			t.Fatalf("got %v, want the refusal of a producer id", err)
+		}
+	}
+	admin, err := kafka.Cluster{Seeds: fake.ListenAddrs(), Auth: kafka.SCRAM512("admin", "s")}.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	grant := kadm.NewACLs().Topics("a").Allow("User:looker").AllowHosts("*").Operations(kadm.OpWrite).ResourcePatternType(kadm.ACLPatternLiteral)
+	if _, err := kadm.NewClient(admin).CreateACLs(t.Context(), grant); err != nil {
+		t.Fatal(err)
+	}
+	ctx := soon(t)
+	for {
+		err := p.Publish(ctx, event.New("a", "k", "x"))
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, producer.ErrNotAuthorized) {
+			t.Fatalf("granted: %v", err)
+		}
+	}
+	if err := p.Close(ctx); err != nil {
+		t.Error(err)
 	}
 }
 

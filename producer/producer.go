@@ -152,7 +152,7 @@ var codecs = map[string]kgo.CompressionCodec{
 // Producer publishes events. It is opened by [New] and must be closed.
 type Producer struct {
 	cluster kafka.Cluster
-	client  *kgo.Client
+	client  client
 	encoder Encoder
 	cfg     Config
 	watch   watch
@@ -170,7 +170,16 @@ func New(c kafka.Cluster, enc Encoder, cfg Config) (*Producer, error) {
 		return nil, err
 	}
 	p := &Producer{cluster: c, encoder: enc, cfg: cfg}
-	client, err := c.Client(
+	if err := p.client.open(func() (*kgo.Client, error) { return p.connect(c) }); err != nil {
+		return nil, fmt.Errorf("open producer: %w", err)
+	}
+	p.limit = newLimit(int64(cfg.MaxRecords), cfg.MaxBytes, p.hurry)
+	return p, nil
+}
+
+func (p *Producer) connect(c kafka.Cluster) (*kgo.Client, error) {
+	cfg := p.cfg
+	return c.Client(
 		kgo.RequiredAcks(kgo.AllISRAcks()), // idempotence is on by default, and stays on
 		kgo.RecordPartitioner(partitioner()),
 		kgo.ProducerBatchCompression(codecs[cfg.Compression]),
@@ -183,12 +192,6 @@ func New(c kafka.Cluster, enc Encoder, cfg Config) (*Producer, error) {
 		kgo.MaxBufferedRecords(2*cfg.MaxRecords),
 		kgo.WithHooks(&p.watch),
 	)
-	if err != nil {
-		return nil, fmt.Errorf("open producer: %w", err)
-	}
-	p.client = client
-	p.limit = newLimit(int64(cfg.MaxRecords), cfg.MaxBytes, p.hurry)
-	return p, nil
 }
 
 // partitioner hashes keys with murmur2 as Kafka's own clients do, so that one key has one partition whoever writes
@@ -228,7 +231,7 @@ func (p *Producer) Publish(ctx context.Context, events ...event.Event) error {
 		} else if s.record.Topic == "" {
 			s.settle(nil) // captured by Redirect
 		} else {
-			p.client.Produce(uncanceled, &s.record, s.promise)
+			p.client.use().Produce(uncanceled, &s.record, s.promise)
 		}
 	}
 	p.hurry(ctx)
@@ -277,7 +280,7 @@ func (p *Producer) PublishAsync(ctx context.Context, e event.Event, done func(ev
 	case a.record.Topic == "":
 		a.end(ctx, nil)
 	default:
-		p.client.Produce(withoutCancel(ctx), &a.record, a.promise)
+		p.client.use().Produce(withoutCancel(ctx), &a.record, a.promise)
 	}
 }
 
@@ -288,9 +291,10 @@ func (p *Producer) Close(ctx context.Context) error {
 	if !p.limit.close() {
 		return nil
 	}
-	err := p.client.Flush(ctx)
-	left := p.client.BufferedProduceRecords()
-	p.client.Close()
+	last := p.client.end()
+	err := last.Flush(ctx)
+	left := last.BufferedProduceRecords()
+	last.Close()
 	<-p.limit.drained // the client has failed what it still held, and each done is called before its room is free
 	if err == nil || left == 0 {
 		return nil
@@ -306,7 +310,7 @@ func (p *Producer) hurry(ctx context.Context) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	cancel()
-	_ = p.client.Flush(ctx) // it always says that ctx ended
+	_ = p.client.current.Load().Flush(ctx) // it always says that ctx ended
 }
 
 // withoutCancel is ctx with its values alone: an end of ctx must not fail records that share a batch with its own.
