@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,6 +53,7 @@ type revenue struct{ Orders, Cents int64 }
 // model is a log, a database and members that crash, sleep, and lose their partitions.
 type model struct {
 	t         *testing.T
+	mu        sync.Mutex // of what follows
 	rng       *rand.Rand
 	reg       *schemas.Registry
 	logs      [][]*kgo.Record
@@ -60,6 +62,9 @@ type model struct {
 	committed map[cursor.ID]int64 // in Kafka
 	buried    map[string]int      // by id
 	calm      bool                // no more faults
+	// dedupe: producers repeat events and the sink skips them. Every other model goes without: what dedupe forgives
+	// must not be there.
+	dedupe time.Duration
 }
 
 const partitions = 3
@@ -73,29 +78,68 @@ func newModel(t *testing.T, seed uint64, bug string) *model {
 		t: t, rng: rand.New(rand.NewPCG(seed, 1)), reg: schemas.Memory(), db: sinktest.NewMemory(), bug: bug, //nolint:gosec // a test
 		committed: map[cursor.ID]int64{}, buried: map[string]int{}, logs: make([][]*kgo.Record, partitions),
 	}
+	if seed%2 == 0 {
+		m.dedupe = time.Hour
+	}
 	m.db.Bug = sinktest.Bug(bug)
 	m.db.Hook = m.fault
 	m.fill()
 	return m
 }
 
+func (m *model) intN(n int) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.rng.IntN(n)
+}
+
+// fair reports that faults are over, or that there is none for once.
+func (m *model) fair(oneIn int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.calm || m.rng.IntN(oneIn) > 0
+}
+
+func (m *model) bury(_ context.Context, e event.Event, _ deadletter.Failure) error {
+	if !m.fair(20) {
+		return errors.New("no broker")
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.buried[e.ID]++
+	return nil
+}
+
+// report is what Kafka hears of a position.
+func (m *model) report(p int, next int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.committed[idOf(p)] = next
+}
+
+func (m *model) reported() map[cursor.ID]int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.committed)
+}
+
 // fill writes the log: gaps between offsets, producers' repeats, bytes that do not decode, events that are refused,
 // tombstones, and times that run back.
 func (m *model) fill() {
 	for p := range m.logs {
-		offset, now := int64(m.rng.IntN(5)), epoch
+		offset, now := int64(m.intN(5)), epoch
 		var last event.Event
-		for i := range 40 + m.rng.IntN(40) {
-			offset += 1 + int64(m.rng.IntN(3))
-			now = now.Add(time.Duration(m.rng.IntN(60)) * time.Second)
+		for i := range 40 + m.intN(40) {
+			offset += 1 + int64(m.intN(3))
+			now = now.Add(time.Duration(m.intN(60)) * time.Second)
 			e := event.Event{Meta: event.Meta{
-				ID: fmt.Sprintf("p%d-%03d", p, i), Topic: topic, Key: fmt.Appendf(nil, "o%d-%d", p, m.rng.IntN(8)), Source: "test",
-				Time: now.Add(-time.Duration(m.rng.IntN(200)) * time.Second),
+				ID: fmt.Sprintf("p%d-%03d", p, i), Topic: topic, Key: fmt.Appendf(nil, "o%d-%d", p, m.intN(8)), Source: "test",
+				Time: now.Add(-time.Duration(m.intN(200)) * time.Second),
 			}}
-			data := placed{Order: string(e.Key), Country: []string{"DE", "FR", "IT", "PL"}[m.rng.IntN(4)], Cents: int64(1 + m.rng.IntN(1000))}
+			data := placed{Order: string(e.Key), Country: []string{"DE", "FR", "IT", "PL"}[m.intN(4)], Cents: int64(1 + m.intN(1000))}
 			e.Data = data
-			switch n := m.rng.IntN(40); {
-			case n < 5 && last.ID != "":
+			switch n := m.intN(40); {
+			case n < 5 && last.ID != "" && m.dedupe > 0:
 				e = last
 			case n == 6:
 				e.Data, e.Value = nil, m.garbage(e)
@@ -146,11 +190,11 @@ var errCrash = errors.New("the process is gone")
 
 // fault makes calls of the database slow, so that transactions overlap, and some of them fail.
 func (m *model) fault(_ context.Context, at sinktest.Step, _ *sinktest.Tx) error {
-	<-time.After(time.Duration(1+m.rng.IntN(20)) * time.Millisecond)
-	if m.calm || m.rng.IntN(25) > 0 {
+	<-time.After(time.Duration(1+m.intN(20)) * time.Millisecond)
+	if m.fair(25) {
 		return nil
 	}
-	switch n := m.rng.IntN(6); {
+	switch n := m.intN(6); {
 	case n == 0:
 		return errCrash
 	case n == 1:
@@ -224,14 +268,8 @@ func (logsOf) Starts(_ context.Context, ids []cursor.ID) (map[cursor.ID]int64, e
 func (m *model) join(p int) *member {
 	m.t.Helper()
 	joined, err := sink.NewMember(m.t.Context(), logsOf{}, logsOf{}, m.reg, m.mux(), sink.Config{
-		Name: "analytics", Topics: []string{topic}, Dedupe: time.Hour, Retry: consumer.Retry{Attempts: 2},
-	}, func(_ context.Context, e event.Event, _ deadletter.Failure) error {
-		if !m.calm && m.rng.IntN(20) == 0 {
-			return errors.New("no broker")
-		}
-		m.buried[e.ID]++
-		return nil
-	}, m.bug)
+		Name: "analytics", Topics: []string{topic}, Dedupe: m.dedupe, Retry: consumer.Retry{Attempts: 2},
+	}, m.bury, m.bug)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -243,7 +281,7 @@ func (m *model) join(p int) *member {
 }
 
 func (m *model) claim(who *member, p int) bool {
-	claimed, err := who.Claim(m.t.Context(), []cursor.ID{idOf(p)}, m.committed)
+	claimed, err := who.Claim(m.t.Context(), []cursor.ID{idOf(p)}, m.reported())
 	if err != nil {
 		return false
 	}
@@ -256,7 +294,7 @@ func (m *model) claim(who *member, p int) bool {
 func (m *model) turn(who *member, p int) bool {
 	log := m.logs[p]
 	from, _ := slices.BinarySearchFunc(log, who.next, func(r *kgo.Record, at int64) int { return int(r.Offset - at) })
-	n := min(1+m.rng.IntN(15), len(log)-from)
+	n := min(1+m.intN(15), len(log)-from)
 	if n == 0 {
 		return true
 	}
@@ -267,8 +305,8 @@ func (m *model) turn(who *member, p int) bool {
 	verdicts := who.Handle(m.t.Context(), b)
 	if verdicts == nil {
 		who.next, who.attempt = b.Next, 1
-		if m.rng.IntN(3) == 0 { // Kafka hears of it, later or never
-			m.committed[idOf(p)] = b.Next
+		if m.intN(3) == 0 { // Kafka hears of it, later or never
+			m.report(p, b.Next)
 		}
 		return true
 	}
@@ -276,7 +314,7 @@ func (m *model) turn(who *member, p int) bool {
 	case errors.Is(v.Err, errCrash):
 		return false
 	case errors.Is(v.Err, cursor.ErrFenced):
-		return m.rng.IntN(2) == 0 && m.claim(who, p) // it is ours, as far as we know
+		return m.intN(2) == 0 && m.claim(who, p) // it is ours, as far as we know
 	case v.Kind == verdict.Retry:
 		who.attempt++
 	case v.Kind == verdict.Stop:
@@ -291,21 +329,23 @@ func (m *model) turn(who *member, p int) bool {
 func (m *model) run(p int) (done bool) {
 	var members []*member
 	for range 400 {
-		if len(members) == 0 || m.rng.IntN(15) == 0 {
+		if len(members) == 0 || m.intN(15) == 0 {
 			if who := m.join(p); who != nil {
 				members = append(members, who)
 			}
 			continue
 		}
 		who := members[len(members)-1]
-		if m.rng.IntN(5) == 0 {
-			who = members[m.rng.IntN(len(members))] // a sleeper
+		if m.intN(5) == 0 {
+			who = members[m.intN(len(members))] // a sleeper
 		}
 		if !m.turn(who, p) {
 			members = slices.DeleteFunc(members, func(o *member) bool { return o == who })
 		}
 	}
+	m.mu.Lock()
 	m.calm = true
+	m.mu.Unlock()
 	for range 400 {
 		who := m.join(p)
 		for range 200 {
