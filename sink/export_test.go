@@ -37,7 +37,7 @@ type Member struct {
 // NewMember opens target for a member with a planted bug, or with "".
 func NewMember[Tx any](ctx context.Context, f engine.Feed, l logs, dec consumer.Decoder, t *Mux[Tx], cfg Config, letters Letters, bug string) (*Member, error) {
 	cfg = cfg.withDefaults()
-	w, err := t.Open(ctx, dec, Setup{Sink: cfg.name(), Owner: "test", Topics: cfg.Topics, Dedupe: cfg.Dedupe, Observer: cfg.Observer, Log: cfg.Log})
+	w, err := t.Open(ctx, dec, Setup{Sink: cfg.name(), Owner: "test", Topics: cfg.Topics, Suffix: cfg.suffix(), Dedupe: cfg.Dedupe, Observer: cfg.Observer, Log: cfg.Log})
 	if err != nil {
 		return nil, err
 	}

@@ -75,7 +75,7 @@ var epoch = time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
 func newModel(t *testing.T, seed uint64, bug string) *model {
 	t.Helper()
 	m := &model{
-		t: t, rng: rand.New(rand.NewPCG(seed, 1)), reg: schemas.Memory(), db: sinktest.NewMemory(), bug: bug, //nolint:gosec // a test
+		t: t, rng: rand.New(rand.NewPCG(seed, 1)), reg: schemas.Memory(), db: sinktest.NewMemory(), bug: bug,
 		committed: map[cursor.ID]int64{}, buried: map[string]int{}, logs: make([][]*kgo.Record, partitions),
 	}
 	if seed%2 == 0 {
@@ -178,12 +178,12 @@ func (m *model) append(p int, offset int64, at time.Time, e event.Event) {
 		}
 	}
 	r := wire.Record(&e, value)
-	r.Topic, r.Partition, r.Offset, r.Timestamp, r.LeaderEpoch = topic, int32(p), offset, at, 1 //nolint:gosec // small
+	r.Topic, r.Partition, r.Offset, r.Timestamp, r.LeaderEpoch = topic, int32(p), offset, at, 1
 	m.logs[p] = append(m.logs[p], r)
 }
 
 func idOf(p int) cursor.ID {
-	return cursor.ID{Reader: "analytics", Topic: topic, TopicID: [16]byte{7}, Partition: int32(p)} //nolint:gosec // small
+	return cursor.ID{Reader: "analytics", Topic: topic, TopicID: [16]byte{7}, Partition: int32(p)}
 }
 
 var errCrash = errors.New("the process is gone")
