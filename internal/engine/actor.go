@@ -51,8 +51,10 @@ type actor struct {
 	records int64 // held: queued or in work
 	bytes   int64
 	next    int64     // offset of the next record to come
+	slow    bool      // it gave back, and has not been empty since: it keeps to its fair share
 	rewound int64     // where reading would go on had a step back no effect, 0 when there was none
 	idle    time.Time // since when nothing is held
+	moved   time.Time // when something was resolved, or came to where nothing was held
 
 	end    atomic.Int64 // of the log, as the last fetch saw it; -1 before
 	oldest atomic.Int64 // timestamp in ms of the first record in work, 0 when there is none
@@ -94,10 +96,16 @@ func (a *actor) put(records []*kgo.Record, bytes int64) bool {
 	if a.closed {
 		return false
 	}
+	if a.records == 0 {
+		a.moved = time.Now()
+	}
 	a.queue = append(a.queue, records)
 	a.records += int64(len(records))
 	a.bytes += bytes
 	a.next, a.rewound = records[len(records)-1].Offset+1, 0
+	if a.slow && a.m.gate.share(a.records, a.bytes) >= a.m.fair() {
+		a.setPaused(true)
+	}
 	a.signal()
 	return true
 }
@@ -404,8 +412,11 @@ func (a *actor) release(records, bytes int64) {
 	a.mu.Lock()
 	a.records -= records
 	a.bytes -= bytes
+	if records > 0 {
+		a.moved = time.Now()
+	}
 	if a.records == 0 {
-		a.idle = time.Now()
+		a.idle, a.slow = time.Now(), false
 	}
 	if a.paused && a.m.gate.share(a.records, a.bytes) < resumeAt*a.m.fair() {
 		a.setPaused(false)
@@ -432,8 +443,8 @@ func (a *actor) setPaused(paused bool) {
 }
 
 // giveBack drops queued records, the last first, until the partition holds no more than share of the gate, and
-// has the feed bring them again later. It reports whether there were any.
-func (a *actor) giveBack(share float64) bool {
+// has the feed bring them again later. From then on it keeps to its fair share, until it has been empty.
+func (a *actor) giveBack(share float64) {
 	a.mu.Lock()
 	var records, bytes int64
 	from := int64(-1)
@@ -450,18 +461,25 @@ func (a *actor) giveBack(share float64) bool {
 	if from >= 0 {
 		a.records -= records
 		a.bytes -= bytes
-		a.next, a.rewound = from, max(a.rewound, a.next)
+		a.next, a.rewound, a.slow = from, max(a.rewound, a.next), true
 		a.setPaused(true)
 	}
 	a.mu.Unlock()
 	if from < 0 {
-		return false
+		return
 	}
 	a.m.gate.release(records, bytes)
 	if err := a.m.feed.Seek(a.id, from); err != nil {
 		a.m.fail(fmt.Errorf("go back to offset %d of %s: %w", from, a.id, err)) // else these records would be skipped
 	}
-	return true
+}
+
+// stands reports whether the partition has resolved nothing for a while though it holds most of what the gate allows
+// beyond a fair share.
+func (a *actor) stands(now time.Time, fair float64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !a.closed && now.Sub(a.moved) > standsAfter && a.m.gate.share(a.records, a.bytes) > (1+fair)/2
 }
 
 // notRewound reports that records begin at first although the partition stepped back before it: the step had no effect.
