@@ -45,14 +45,15 @@ var documents = []struct {
 	{"find", "find notes --where value.n==2 --from start -o json", codeDone},
 	{"trace", "trace notes/0@1 --from start -o json", codeDone},
 	{"produce", "produce notes --format json --from lines.jsonl -o json", codeDone},
-	{"replay", "replay notes --from start --until offset:2 --into topic:notes --allow-loop --id golden -o json", codeDone},
-	{"replay-ls", "replay ls -o json", codeDone},
 	{"webhook-sign", "webhook sign stripe --secret env:STRIPE_SECRET --body event.json --at 2026-11-24T09:00:00Z -o json", codeDone},
 	{"webhook-verify", "webhook verify stripe --secret env:STRIPE_SECRET -r captured.http --at 2026-11-24T10:00:00Z -o json", codeFailed},
 	{"webhook-send", "webhook send stripe RECEIVER --secret env:STRIPE_SECRET --body event.json -o json", codeDone},
 	{"context-ls", "context ls -o json", codeDone},
 	{"context-show", "context show -c staging -o json", codeDone},
 	{"doctor", "doctor -o json", codeDone},
+	{"replay", "replay notes --from start --until offset:2 --into topic:notes --allow-loop --id golden -o json", codeDone},
+	{"replay-ls", "replay ls -o json", codeDone},
+	{"copy", "copy notes shop.orders --id copied -o json", codeDone},
 }
 
 // silent are the commands without a document: they run on, or print for people alone.
