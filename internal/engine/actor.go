@@ -18,6 +18,8 @@ import (
 const (
 	retryWait = 100 * time.Millisecond // where a verdict names no time
 	panicWait = time.Second
+	// markersWait is how long nothing must follow before the handler is told of markers alone.
+	markersWait = time.Second
 )
 
 // actor is one assignment of one partition: from claim to fence. A partition that comes back gets a new one, so
@@ -65,6 +67,7 @@ type actor struct {
 	items []Item
 	// through is the last offset that was tracked: behind the last item there may be markers of transactions.
 	through int64
+	passed  int64 // the last Next that was handled
 	failed  error // ends Run
 	lapsed  bool  // another owner has the lease
 
@@ -77,7 +80,7 @@ func newActor(m *member, id cursor.ID, c cursor.Claimed, start int64) *actor {
 	a := &actor{
 		m: m, id: id, lease: c.Lease, start: start, skip: c.Done, ring: newRing(m.cfg.Batch),
 		drained: make(chan struct{}), exited: make(chan struct{}), wake: make(chan struct{}, 1),
-		items: make([]Item, 0, m.cfg.Batch), next: start, committed: start, dirty: c.Fresh, idle: time.Now(),
+		items: make([]Item, 0, m.cfg.Batch), next: start, through: start - 1, passed: start, committed: start, dirty: c.Fresh, idle: time.Now(),
 	}
 	epoch := c.Epoch
 	if c.Fresh {
@@ -186,7 +189,7 @@ func (a *actor) letGo() {
 // fill waits for records and makes the next batch of them. It reports false when there will be none.
 func (a *actor) fill() bool {
 	a.items = a.items[:0]
-	var full <-chan time.Time
+	var full, tail <-chan time.Time
 	for {
 		a.take()
 		if a.draining.Load() {
@@ -200,6 +203,11 @@ func (a *actor) fill() bool {
 			defer t.Stop()
 			full = t.C
 		}
+		if len(a.items) == 0 && tail == nil && a.m.cfg.Markers && a.through >= a.passed {
+			t := time.NewTimer(markersWait)
+			defer t.Stop()
+			tail = t.C
+		}
 		if a.exhausted() {
 			return len(a.items) > 0
 		}
@@ -207,6 +215,10 @@ func (a *actor) fill() bool {
 		case <-a.wake:
 		case <-full:
 			return true
+		case <-tail:
+			if len(a.items) == 0 {
+				return true
+			}
 		case <-a.drained:
 			return false
 		}
@@ -282,6 +294,9 @@ func (a *actor) track(r *kgo.Record) (skipped bool) {
 
 // work hands the batch to the handler until nothing of it is left. It reports false when the actor must end.
 func (a *actor) work() bool {
+	if len(a.items) == 0 {
+		return a.pass()
+	}
 	for len(a.items) > 0 {
 		started := time.Now()
 		verdicts := a.handle(Batch{ID: a.id, Lease: a.lease, Items: a.items, Next: a.through + 1, actor: a, turn: a.turn.Load()})
@@ -305,6 +320,7 @@ func (a *actor) work() bool {
 		}
 	}
 	a.oldest.Store(0)
+	a.passed = a.through + 1
 	return true
 }
 
@@ -327,7 +343,7 @@ func (a *actor) handle(b Batch) (verdicts []verdict.Verdict) {
 			return
 		}
 		err := &PanicError{Value: v, Stack: debug.Stack()}
-		a.m.problem(a.id, fmt.Errorf("handle records of %s from offset %d: %w", a.id, b.Items[0].Record.Offset, err))
+		a.m.problem(a.id, fmt.Errorf("handle records of %s up to offset %d: %w", a.id, b.Next-1, err))
 		first := 0
 		for first < len(b.Items)-1 && a.ring.resolved(b.Items[first].seq) {
 			first++
