@@ -97,6 +97,7 @@ func (w *work) arms() []arm {
 		{"consume typed", "consume raw", w.consume},
 		{"copy raw", "", w.rawCopy},
 		{"replay to a topic", "copy raw", w.replayed},
+		{"replay as a copy", "copy raw", w.mirrored},
 	}, w.sinkArms()...)
 }
 

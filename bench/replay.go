@@ -83,6 +83,21 @@ func (w *work) replayed(ctx context.Context, c kafka.Cluster, topic string, n in
 	})
 }
 
+// mirrored is the same by a copy: records as they are, and progress in a group.
+func (w *work) mirrored(ctx context.Context, c kafka.Cluster, topic string, n int, k *clock) error {
+	return w.into(ctx, c, topic, func(target string) error {
+		m, err := replay.OpenMirror(ctx, c, target, 0, nil) // by key, as the raw loop
+		if err != nil {
+			return err
+		}
+		defer func() { _ = m.Close(ctx) }()
+		k.start()
+		s, err := replay.Run(ctx, c, m, replay.Config{Read: reader.Config{Topics: []string{topic}}})
+		k.stop()
+		return all(n, s.Delivered, err)
+	})
+}
+
 // into makes a topic like source for do, and deletes it.
 func (w *work) into(ctx context.Context, c kafka.Cluster, source string, do func(target string) error) error {
 	client, err := c.Client()

@@ -35,22 +35,22 @@ func (c *client) open(connect func() (*kgo.Client, error)) error {
 }
 
 // use is the client for the next record.
-func (c *client) use() *kgo.Client {
+func (c *client) use(ctx context.Context) *kgo.Client {
 	if c.denied.Load() {
-		c.renew()
+		c.renew(ctx)
 	}
 	return c.current.Load()
 }
 
 // renew replaces a client that was refused its id. Nothing of it is on its way: an id is asked for before the first record.
-func (c *client) renew() {
+func (c *client) renew(ctx context.Context) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended || !c.denied.Load() || time.Since(c.renewed) < renewEvery {
 		return
 	}
 	old := c.current.Load()
-	ctx, cancel := context.WithTimeout(context.Background(), renewEvery) // it is at hand: no request is sent
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewEvery) // it is at hand: no request is sent
 	defer cancel()
 	if _, _, err := old.ProducerID(ctx); !errors.Is(err, kerr.ClusterAuthorizationFailed) {
 		c.denied.Store(false) // the refusal was a topic's

@@ -231,7 +231,7 @@ func (p *Producer) Publish(ctx context.Context, events ...event.Event) error {
 		} else if s.record.Topic == "" {
 			s.settle(nil) // captured by Redirect
 		} else {
-			p.client.use().Produce(uncanceled, &s.record, s.promise)
+			p.client.use(ctx).Produce(uncanceled, &s.record, s.promise)
 		}
 	}
 	p.hurry(ctx)
@@ -280,7 +280,7 @@ func (p *Producer) PublishAsync(ctx context.Context, e event.Event, done func(ev
 	case a.record.Topic == "":
 		a.end(ctx, nil)
 	default:
-		p.client.use().Produce(withoutCancel(ctx), &a.record, a.promise)
+		p.client.use(ctx).Produce(withoutCancel(ctx), &a.record, a.promise)
 	}
 }
 

@@ -66,7 +66,7 @@ func (m *Mirror) look(ctx context.Context, partitions int) error {
 	m.same = len(details[m.topic].Partitions) == partitions
 	configs, err := adm.DescribeTopicConfigs(ctx, m.topic)
 	if err != nil {
-		return nil //nolint:nilerr // without the right to see it, what the cluster does by default is assumed
+		return nil // without the right to see it, what the cluster does by default is assumed
 	}
 	for _, topic := range configs {
 		for _, kv := range topic.Configs {

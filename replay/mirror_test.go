@@ -3,7 +3,6 @@ package replay_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -141,7 +140,7 @@ func TestSchemasAreCarried(t *testing.T) {
 		if text, err := there.AppendJSON(ctx, nil, &e); err == nil && e.Value != nil {
 			got = append(got, string(text))
 		} else {
-			got = append(got, fmt.Sprintf("%s", e.Value))
+			got = append(got, string(e.Value))
 		}
 	}
 	if want := `{"id":"b","cents":7} {"id":"a"} {"id":"a"} {"id":"b","cents":7} {"plain":"json"} `; strings.Join(got, " ") != want {

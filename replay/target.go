@@ -130,5 +130,6 @@ func (t topicTarget) copy(ctx context.Context, e *event.Event) (event.Event, err
 		event.Header{Key: event.HeaderOriginPartition, Value: text(int64(e.Partition))},
 		event.Header{Key: event.HeaderOriginOffset, Value: text(e.Offset)},
 		event.Header{Key: event.HeaderOriginTimestamp, Value: text(e.Published.UnixMilli())})
-	return event.Event{Meta: event.Meta{Topic: t.topic, Key: e.Key, Headers: h}, Value: e.Value, Verbatim: true}, nil
+	// Time is not sent; a producer reads the clock for an event without one.
+	return event.Event{Meta: event.Meta{Topic: t.topic, Key: e.Key, Headers: h, Time: e.Time}, Value: e.Value, Verbatim: true}, nil
 }

@@ -140,8 +140,8 @@ func unitName(u Unit) string {
 func (p *probe) signedTime() (text string, at time.Time, ok bool) {
 	if p.s.code == codeSNS {
 		text = Field{JSON: "Timestamp"}.of(p.req)
-	} else if got, fail := p.s.read(p.req, nil); fail == nil {
-		text = got.ts
+	} else if _, ts, _, fail := p.s.read(p.req, nil); fail == nil {
+		text = ts
 	}
 	at, ok = p.s.Clock.Unit.parse(text)
 	return text, at, ok

@@ -22,12 +22,6 @@ type candidate struct {
 	text   string
 }
 
-// sent is what a request's headers say.
-type sent struct {
-	candidates []candidate
-	ts, id     string
-}
-
 func fault(reason Reason, detail string) *Error { return &Error{Reason: reason, Detail: detail} }
 
 // header returns the values of a header. The names of net/http's maps are canonical; other maps are searched.
@@ -59,12 +53,13 @@ func (r *Request) one(name string) (string, *Error) {
 	}
 }
 
-// read takes signatures, time and id from the headers, or the signatures from the body.
-func (s *Scheme) read(req *Request, room []candidate) (sent, *Error) {
+// read takes signatures, time and id from the headers, or the signatures from the body. They are results of their own,
+// because one struct of them would move room to the heap.
+func (s *Scheme) read(req *Request, room []candidate) (found []candidate, ts, id string, err *Error) {
 	if s.Signature.JSON != "" {
-		return s.readBody(req, room)
+		found, err = s.readBody(req, room)
+		return found, "", "", err
 	}
-	got := sent{candidates: room}
 	family := 0
 	for i, name := range s.Signature.Headers {
 		if len(req.header(name)) > 0 {
@@ -72,38 +67,36 @@ func (s *Scheme) read(req *Request, room []candidate) (sent, *Error) {
 			break
 		}
 	}
-	value, err := req.one(s.Signature.Headers[family])
+	name := s.Signature.Headers[family]
+	value, err := req.one(name)
 	if err != nil {
-		return got, err
+		return nil, "", "", err
 	}
-	if got.candidates, got.ts, err = s.split(s.Signature.Headers[family], value, room); err != nil {
-		return got, err
+	if found, ts, err = s.split(name, value, room); err != nil {
+		return nil, "", "", err
 	}
 	if len(s.ID) > 0 {
-		if got.id, err = req.one(s.ID[min(family, len(s.ID)-1)]); err != nil {
-			return got, err
+		if id, err = req.one(s.ID[min(family, len(s.ID)-1)]); err != nil {
+			return nil, "", "", err
 		}
 	}
 	if len(s.Clock.Headers) > 0 {
-		if got.ts, err = req.one(s.Clock.Headers[min(family, len(s.Clock.Headers)-1)]); err != nil {
-			return got, err
+		if ts, err = req.one(s.Clock.Headers[min(family, len(s.Clock.Headers)-1)]); err != nil {
+			return nil, "", "", err
 		}
 	}
-	return got, nil
+	return found, ts, id, nil
 }
 
-func (s *Scheme) readBody(req *Request, room []candidate) (sent, *Error) {
+func (s *Scheme) readBody(req *Request, room []candidate) ([]candidate, *Error) {
 	values, complete := lookupJSON(req.Body, s.Signature.JSON)
 	if !complete || len(values) == 0 {
-		return sent{}, fault(Missing, "the body has no "+s.Signature.JSON)
-	}
-	if len(values) > itemsMost {
-		return sent{}, fault(Malformed, "the body has too many items")
+		return nil, fault(Missing, "the body has no "+s.Signature.JSON)
 	}
 	for _, v := range values {
 		room = append(room, candidate{s.Signature.Accept[0], v})
 	}
-	return sent{candidates: room}, nil
+	return room, nil
 }
 
 // split takes a signature header apart, and the time in it where it stands there.

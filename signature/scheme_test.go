@@ -111,6 +111,10 @@ func TestBadSchemes(t *testing.T) {
 		{"a label twice", `{"label": "v1", "algorithm": "hmac-sha256"}`, `{"label": "v1", "algorithm": "hmac-sha256"}, {"label": "v1", "algorithm": "hmac-sha512"}`, "two signatures"},
 		{"a header's name", "Acme-Signature", "Acme Signature", "no header's name"},
 		{"neither header nor path", `"headers": ["Acme-Signature"], `, ``, "name headers"},
+		{"a separator of signatures' own letters", `"format"`, `"separator": "a", "format"`, "separator"},
+		{"a time that is a signature", `"label": "v1"`, `"label": "t"`, "a signature's label"},
+		{"a header for two things", `"key"`, `"id": ["ACME-signature"], "key"`, "two things"},
+		{"a parameter", `"key"`, `"url": {"body_param": "a&b"}, "key"`, "no parameter's name"},
 		{"a path", `["id"]`, `["id..x"]`, "no path"},
 		{"a duration", `"10s"`, `"10"`, "missing unit"},
 		{"two documents", "\n}", "\n} {}", "follows"},
@@ -133,4 +137,41 @@ func TestASchemeThatNobodyValidatedVerifiesNothing(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
+}
+
+// What ParseScheme takes, signs and verifies without a panic.
+func FuzzParseScheme(f *testing.F) {
+	f.Add([]byte(acme), "t=1700000000,v1=ab")
+	f.Add([]byte(`{"name":"x","signature":{"json":"a[].b","accept":[{"algorithm":"equal"}],"encoding":"text"},"key":"utf8"}`), "x")
+	for _, name := range []string{"standard", "twilio", "hubspot-v3", "ms-graph", "zoom", "discord"} {
+		text, err := json.Marshal(lookup(f, name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text, "v1,YQ==")
+	}
+	f.Fuzz(func(t *testing.T, text []byte, value string) {
+		s, err := signature.ParseScheme(text)
+		if err != nil {
+			return
+		}
+		keys := []signature.Key{signature.Token("secret")}
+		req := &signature.Request{Method: "POST", URL: "https://h.example.com/?a=b", Body: []byte(`{"a":[{"b":"x"}]}`)}
+		if signed, err := s.Sign(req, keys, "id", noon); err == nil {
+			if _, err := s.Verify(signed, keys, noon); err != nil {
+				t.Errorf("what was signed does not verify: %v\n%s", err, text)
+			}
+		}
+		req.Header = map[string][]string{}
+		for _, name := range s.Signature.Headers {
+			req.Header[name] = []string{value}
+		}
+		if _, err := s.Verify(req, keys, noon); err != nil && reason(err) == "" {
+			t.Errorf("%v has no reason", err)
+		}
+		if _, err := s.Greet(req, keys, keys, noon); err != nil && reason(err) == "" {
+			t.Errorf("%v has no reason", err)
+		}
+		s.Identify(req)
+	})
 }

@@ -42,6 +42,8 @@ func (s *Scheme) Validate() error {
 	for _, name := range slices.Concat(s.ID, s.Dedupe.Headers) {
 		v.header(name)
 	}
+	v.distinct(slices.Concat(s.Signature.Headers, s.Clock.Headers, s.ID))
+	v.want(s.URL.BodyParam == "" || schemeName.MatchString(strings.ToLower(s.URL.BodyParam)), "url: %q is no parameter's name", s.URL.BodyParam)
 	if s.Dedupe.Scope != "" {
 		v.header(s.Dedupe.Scope)
 	}
@@ -72,6 +74,16 @@ func (v *validator) header(name string) {
 	v.want(headerName.MatchString(name), "%q is no header's name", name)
 }
 
+// distinct checks that signature, time and id stand in headers of their own.
+func (v *validator) distinct(names []string) {
+	seen := map[string]bool{}
+	for _, name := range names {
+		low := strings.ToLower(name)
+		v.want(!seen[low], "the header %s is named for two things", name)
+		seen[low] = true
+	}
+}
+
 func (v *validator) signature(c *Carrier, by code) {
 	v.want((len(c.Headers) > 0) != (c.JSON != ""), "signature: name headers, or a path into the body in json")
 	for _, name := range c.Headers {
@@ -82,7 +94,7 @@ func (v *validator) signature(c *Carrier, by code) {
 	v.want(slices.Contains([]Encoding{Hex, Base64, Text}, c.Encoding), "signature encoding %q: hex, base64 or text", c.Encoding)
 	v.want(len(c.Accept) > 0 && len(c.Accept) <= 4, "signature: accept lists one to four signatures")
 	v.want(c.JSON == "" || c.Format == Plain && (len(c.Accept) == 1 || by == codeSNS), "signature: in the body there is one kind, and it is plain")
-	v.want(!strings.Contains(c.Separator, "="), "signature: the separator holds a =")
+	v.want(strings.Trim(c.Separator, ",;&| ") == "", "signature: the separator %q is not of , ; & | and spaces", c.Separator)
 	labels := map[string]bool{}
 	for _, a := range c.Accept {
 		v.want(slices.Contains([]Algorithm{
@@ -92,7 +104,7 @@ func (v *validator) signature(c *Carrier, by code) {
 		labels[a.Label] = true
 		v.want(c.Format == Plain || a.Label != "" && !strings.ContainsAny(a.Label, "=, "), "signature: %q is no label for %s", a.Label, c.Format)
 		v.want((a.Algorithm == Equal) || c.Encoding != Text, "signature: the encoding text is for the algorithm equal")
-		v.want(a.Algorithm != Equal || len(c.Accept) == 1, "signature: the algorithm equal stands alone")
+		v.want(a.Algorithm != Equal || len(c.Accept) == 1 && c.Format == Plain, "signature: the algorithm equal stands alone, and plain")
 	}
 }
 
@@ -107,6 +119,8 @@ func (v *validator) clock(s *Scheme) {
 	}
 	v.want(len(c.Headers) == 0 || c.Param == "", "clock: the time stands in headers or in a param, not in both")
 	v.want(c.Param == "" || s.Signature.Format == Pairs, "clock: a param is one of the pairs of the signature's header")
+	v.want(c.Param == "" || !slices.ContainsFunc(s.Signature.Accept, func(a Accept) bool { return a.Label == c.Param }),
+		"clock: the param %q is a signature's label", c.Param)
 	v.want(slices.Contains([]Unit{Seconds, Milliseconds, RFC3339}, c.Unit), "clock unit %q: s, ms or rfc3339", c.Unit)
 	v.want(c.Past > 0 && c.Future > 0, "clock: past and future are above 0")
 }

@@ -41,18 +41,18 @@ func (s *Scheme) verify(req *Request, keys []Key, now time.Time) (Verified, *Err
 	default:
 	}
 	var room [4]candidate
-	got, err := s.read(req, room[:0])
+	candidates, ts, id, err := s.read(req, room[:0])
 	if err != nil {
 		return Verified{}, err
 	}
 	var at time.Time
 	if s.Clock.used() {
-		if at, err = s.Clock.check(got.ts, now); err != nil {
+		if at, err = s.Clock.check(ts, now); err != nil {
 			return Verified{}, err
 		}
 	}
-	in := input{body: req.Body, ts: got.ts, id: got.id, method: req.Method, url: req.URL}
-	v, err := s.match(t, req, &in, got.candidates, keys, now)
+	in := input{body: req.Body, ts: ts, id: id, method: req.Method, url: req.URL}
+	v, err := s.match(t, req, &in, candidates, keys, now)
 	v.Time = at
 	return v, err
 }

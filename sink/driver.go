@@ -45,6 +45,9 @@ const (
 	Data
 	// Wrong: a table or column is missing, a right is not granted. The sink stops, and the error says what to do.
 	Wrong
+	// Foreign: an error that is not known for the database's. From a user's function it is the function's own, and tried
+	// by its policy; from a method of the adapter it is Away.
+	Foreign
 )
 
 // String is the fault in one lower-case word.
@@ -56,6 +59,8 @@ func (f Fault) String() string {
 		return "data"
 	case Wrong:
 		return "wrong"
+	case Foreign:
+		return "foreign"
 	default:
 		return "away"
 	}
@@ -109,9 +114,8 @@ type DB[Tx any] interface {
 	// Store writes the states of keys that Load has locked. The state is JSON. Both slices are the caller's again when
 	// Store has returned.
 	Store(ctx context.Context, tx Tx, fold string, keys []FoldKey, states [][]byte) error
-	// Fault says what err, which came from tx or from another method, is about. An error that is not the database's,
-	// such as a user's function may return, is Away: a Mux asks about the errors of functions too, and takes Again, Data
-	// and Wrong for the database's word.
+	// Fault says what err is about, which came from tx or from another method, perhaps through a user's function that
+	// wrapped it.
 	Fault(err error) Fault
 }
 

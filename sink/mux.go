@@ -192,3 +192,22 @@ func (m *Mux[Tx]) Open(ctx context.Context, dec consumer.Decoder, s Setup) (Writ
 	}
 	return w, nil
 }
+
+// Swap is what puts a rebuild of the sink of this name in place: all of the mux's tables and folds. What was there is
+// kept under its name with __old behind, until the next.
+func (m *Mux[Tx]) Swap(sink string) Swap {
+	s := Swap{Into: sink, From: sink + RebuildSuffix}
+	rename := func(name string) {
+		s.Tables = append(s.Tables, Renamed{Name: name, New: name + RebuildSuffix, Old: name + oldSuffix})
+	}
+	for _, f := range m.folds {
+		rename(f.name)
+	}
+	for _, t := range m.tables {
+		rename(t.Name)
+	}
+	return s
+}
+
+// oldSuffix is put behind the names of tables that a rebuild has replaced.
+const oldSuffix = "__old"

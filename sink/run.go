@@ -84,11 +84,13 @@ func (c Config) validate() error {
 }
 
 // name is that of the position rows and of the group.
-func (c Config) name() string {
+func (c Config) name() string { return c.Name + c.suffix() }
+
+func (c Config) suffix() string {
 	if c.Rebuild {
-		return c.Name + RebuildSuffix
+		return RebuildSuffix
 	}
-	return c.Name
+	return ""
 }
 
 // Run writes the events of cfg.Topics to t, as one member of the sink cfg.Name, until ctx ends, or until a verdict or an
@@ -130,12 +132,8 @@ func Run(ctx context.Context, c kafka.Cluster, dec consumer.Decoder, t Target, c
 
 // run is Run between its ends.
 func run(ctx context.Context, f engine.Feed, l logs, dec consumer.Decoder, t Target, cfg Config, letters graveyard) error {
-	suffix := ""
-	if cfg.Rebuild {
-		suffix = RebuildSuffix
-	}
 	w, err := t.Open(ctx, dec, Setup{
-		Sink: cfg.name(), Owner: owner(), Topics: cfg.Topics, Suffix: suffix,
+		Sink: cfg.name(), Owner: owner(), Topics: cfg.Topics, Suffix: cfg.suffix(),
 		Dedupe: cfg.Dedupe, Evolve: cfg.Evolve, Observer: cfg.Observer, Log: cfg.Log,
 	})
 	if ctx.Err() != nil {

@@ -257,12 +257,9 @@ func (k *work[Tx]) blamable(ctx context.Context, err error) bool {
 	if _, ok := errors.AsType[*passed](err); ok {
 		return false
 	}
-	if fault := k.db.Fault(err); fault != Away {
-		return fault == Data
-	}
 	f, ok := errors.AsType[*funcError](err)
-	if !ok {
-		return false
+	if fault := k.db.Fault(err); fault != Foreign || !ok {
+		return fault == Data
 	}
 	v := consumer.VerdictOf(f.err)
 	switch v.Kind {

@@ -142,6 +142,7 @@ func (k *work[Tx]) next(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return Pause(err)
 	}
+	f, own := errors.AsType[*funcError](err)
 	switch k.db.Fault(err) {
 	case Again:
 		return errAgain
@@ -153,13 +154,13 @@ func (k *work[Tx]) next(ctx context.Context, err error) error {
 		}
 		k.careful, k.progress = true, true
 		return errAgain
+	case Foreign:
+		if own {
+			return k.failed(f)
+		}
 	default:
 	}
-	f, ok := errors.AsType[*funcError](err)
-	if !ok {
-		return Pause(fmt.Errorf("write to the target: %w", err))
-	}
-	return k.failed(f)
+	return Pause(fmt.Errorf("write to the target: %w", err))
 }
 
 // failed says what follows an error of a function.

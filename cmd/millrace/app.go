@@ -106,6 +106,7 @@ func (a *app) root() *cobra.Command {
 		{"look", a.traceCommand()},
 		{"look", a.produceCommand()},
 		{"look", a.replayCommand()},
+		{"look", a.copyCommand()},
 		{"look", a.groupsCommand()},
 		{"look", a.webhookCommand()},
 		{"code", a.topicsCommand()},

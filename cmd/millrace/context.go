@@ -32,6 +32,7 @@ var colors = map[string]string{
 var writing = map[string]bool{
 	"millrace produce":               false,
 	"millrace replay":                true,
+	"millrace copy":                  true,
 	"millrace topics apply":          true,
 	"millrace schemas register":      false,
 	"millrace serve":                 false,

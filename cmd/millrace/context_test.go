@@ -87,6 +87,7 @@ func (w *world) writes() func() []string {
 // guarded is a command line for each command that writes; one that has none here is a command that nobody thought about.
 var guarded = map[string]string{
 	"millrace produce":          "produce shop.orders --format json --from lines.jsonl",
+	"millrace copy":             "copy shop.orders shop.orders",
 	"millrace replay":           "replay shop.orders --from start --into topic:shop.orders --allow-loop",
 	"millrace topics apply":     "topics apply --yes",
 	"millrace schemas register": "schemas register schemas",

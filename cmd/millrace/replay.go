@@ -158,7 +158,7 @@ func (a *app) replay(cmd *cobra.Command, topics []string, f replayFlags) error {
 		return usage(err)
 	}
 	if f.dryRun {
-		return r.plan(ctx)
+		return r.dryRun(ctx)
 	}
 	if err := r.open(ctx, &decoder{reg: reg, optional: !named, say: a.say}); err != nil {
 		return err
@@ -251,6 +251,10 @@ func (r *replaying) describe(ctx context.Context, topics []string, given *pflag.
 		}
 		if err != nil {
 			return err
+		}
+		var c copySpec
+		if err := json.Unmarshal([]byte(p.Note), &c); err == nil && c.Copy != "" {
+			return hint(refused(fmt.Errorf("%s is a copy", f.resume)), "go on with it:  millrace copy --resume "+f.resume)
 		}
 		if err := json.Unmarshal([]byte(p.Note), &r.spec); err != nil || r.spec.Into == "" {
 			return refused(fmt.Errorf("replay %s was not begun by this command: go on with it where it was", f.resume))

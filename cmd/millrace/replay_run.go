@@ -156,7 +156,7 @@ func (r *replaying) run(ctx context.Context) error {
 	defer cancel()
 	err = errors.Join(err, r.close(closing))
 	if s.Spans != nil || err == nil {
-		r.say("%s", outcome(s, r.spec.Into))
+		r.say("%s", outcome("replay", s, r.spec.Into))
 	}
 	if s.Spans != nil && !s.Done && !r.cfg.Untracked && !errors.Is(err, replay.ErrTaken) && !errors.Is(err, replay.ErrLoop) {
 		r.say("  → go on:  millrace replay --resume %s", s.ID)
@@ -204,9 +204,9 @@ func (r *replaying) show(s replay.Summary, began time.Time) {
 }
 
 // outcome is a summary in a line, for people.
-func outcome(s replay.Summary, into string) string {
+func outcome(act string, s replay.Summary, into string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "replay %s: delivered %s to %s", s.ID, plural(s.Delivered, "event"), printable(into))
+	fmt.Fprintf(&b, "%s %s: delivered %s to %s", act, s.ID, plural(s.Delivered, "event"), printable(into))
 	for _, x := range []struct {
 		n    int64
 		what string
@@ -256,7 +256,7 @@ type replayDocument struct {
 	Expected float64   `json:"expected_seconds,omitempty"`
 }
 
-func (r *replaying) document(s replay.Summary) error {
+func (r *replaying) describeSummary(s replay.Summary) replayDocument {
 	d := replayDocument{
 		Millrace: 1, ID: s.ID, Into: r.spec.Into, Done: s.Done, Resumed: s.Resumed, Spans: s.Spans, Counts: s.Counts, Repeats: s.Repeats, Gone: s.Gone,
 		Retries: s.Retries, Slipped: s.Slipped.Seconds(), Took: s.Took.Seconds(),
@@ -265,15 +265,17 @@ func (r *replaying) document(s replay.Summary) error {
 	if d.Spans == nil {
 		d.Spans = []replay.Span{}
 	}
-	w := bufio.NewWriter(r.out)
-	if err := writeJSON(w, d, "  "); err != nil {
-		return err
-	}
-	return w.Flush()
+	return d
 }
 
-// plan is --dry-run.
-func (r *replaying) plan(ctx context.Context) error {
+func (r *replaying) document(s replay.Summary) error {
+	w := bufio.NewWriter(r.out)
+	err := writeJSON(w, r.describeSummary(s), "  ")
+	return errors.Join(err, w.Flush())
+}
+
+// dryRun is --dry-run.
+func (r *replaying) dryRun(ctx context.Context) error {
 	if err := r.formats("table", "json"); err != nil {
 		return err
 	}

@@ -23,11 +23,13 @@ const serveDrain = 3 * time.Second
 // roles are what millrace serve can be.
 var roles = []struct{ name, what string }{
 	{"registry", "a schema registry for Avro, stored in the topic _schemas"},
+	{"gateway", "takes webhooks in: POST /in/NAME, for each sources/NAME.yaml"},
 }
 
 type serveFlags struct {
-	listen string
-	create bool
+	listen  string // "" is the role's own default
+	create  bool
+	gateway gatewayFlags
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -38,16 +40,13 @@ func (a *app) serveCommand() *cobra.Command {
 		fmt.Fprintf(&long, "  %-10s %s\n", r.name, r.what)
 	}
 	cmd := &cobra.Command{
-		Use: "serve ROLE", Short: "Run a role: registry", Long: long.String(),
-		Example: "  millrace serve registry -B kafka-1:9092\n  millrace serve registry --listen 0.0.0.0:8081 --create-topics",
+		Use: "serve ROLE", Short: "Run a role: registry, gateway", Long: long.String(),
+		Example: "  millrace serve registry -B kafka-1:9092\n  millrace serve registry --listen 0.0.0.0:8081 --create-topics\n  millrace serve gateway --sources sources --listen 0.0.0.0:8085",
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.serve(cmd.Context(), args, f) },
 	}
-	listen := a.getenv(service.Env("listen"))
-	if listen == "" {
-		listen = "127.0.0.1:8081"
-	}
-	cmd.Flags().StringVar(&f.listen, "listen", listen, "answer HTTP on this `address`; it asks for no login, so keep it in your own network [MILLRACE_LISTEN]")
-	cmd.Flags().BoolVar(&f.create, "create-topics", a.getenv(service.Env("create-topics")) == "true", "create the topic _schemas when it is missing [MILLRACE_CREATE_TOPICS]")
+	cmd.Flags().StringVar(&f.listen, "listen", a.getenv(service.Env("listen")), "answer HTTP on this `address`; a registry asks for no login, so keep it in your own network. Defaults to 127.0.0.1:8081, a gateway's to 127.0.0.1:8085 [MILLRACE_LISTEN]")
+	cmd.Flags().BoolVar(&f.create, "create-topics", a.getenv(service.Env("create-topics")) == "true", "create the role's own topics when they are missing [MILLRACE_CREATE_TOPICS]")
+	f.gateway.register(cmd.Flags(), a.getenv)
 	return cmd
 }
 
@@ -59,8 +58,14 @@ func (a *app) serve(ctx context.Context, args []string, f serveFlags) error {
 	switch {
 	case len(args) == 0:
 		return hint(usage(errors.New("name a role")), known...)
-	case len(args) > 1 || args[0] != "registry":
+	case len(args) > 1 || args[0] != "registry" && args[0] != "gateway":
 		return hint(usage(fmt.Errorf("there is no role %q", args[len(args)-1])), known...)
+	}
+	if args[0] == "gateway" {
+		return a.serveGateway(ctx, f)
+	}
+	if f.listen == "" {
+		f.listen = "127.0.0.1:8081"
 	}
 	c, err := a.cluster(ctx)
 	if err != nil {

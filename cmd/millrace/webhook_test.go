@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -254,4 +255,23 @@ func TestReadMessage(t *testing.T) {
 			t.Errorf("%s: got %+v, %v", c.name, req, err)
 		}
 	}
+}
+
+// A captured request is whatever somebody saved.
+func FuzzReadMessage(f *testing.F) {
+	for _, text := range []string{
+		"", "{}", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}\r\n", "POST / HTTP/1.1\nContent-Length: -1\n\nx",
+		"GET http://h/ HTTP/1.1\n\n", "POST / HTTP/1.1\n : \n\n", "POST  HTTP/\n\n", "POST / HTTP/1.1\nA: b\n c\n\n",
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		req, err := readMessage(text, "")
+		if err != nil {
+			return
+		}
+		if !bytes.Contains(text, req.Body) {
+			t.Errorf("the body %q is not in %q", req.Body, text)
+		}
+	})
 }

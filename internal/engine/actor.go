@@ -18,6 +18,8 @@ import (
 const (
 	retryWait = 100 * time.Millisecond // where a verdict names no time
 	panicWait = time.Second
+	// markersWait is how long nothing must follow before the handler is told of markers alone.
+	markersWait = time.Second
 )
 
 // actor is one assignment of one partition: from claim to fence. A partition that comes back gets a new one, so
@@ -51,8 +53,10 @@ type actor struct {
 	records int64 // held: queued or in work
 	bytes   int64
 	next    int64     // offset of the next record to come
+	slow    bool      // it gave back, and has not been empty since: it keeps to its fair share
 	rewound int64     // where reading would go on had a step back no effect, 0 when there was none
 	idle    time.Time // since when nothing is held
+	moved   time.Time // when something was resolved, or came to where nothing was held
 
 	end    atomic.Int64 // of the log, as the last fetch saw it; -1 before
 	oldest atomic.Int64 // timestamp in ms of the first record in work, 0 when there is none
@@ -63,6 +67,7 @@ type actor struct {
 	items []Item
 	// through is the last offset that was tracked: behind the last item there may be markers of transactions.
 	through int64
+	passed  int64 // the last Next that was handled
 	failed  error // ends Run
 	lapsed  bool  // another owner has the lease
 
@@ -75,7 +80,7 @@ func newActor(m *member, id cursor.ID, c cursor.Claimed, start int64) *actor {
 	a := &actor{
 		m: m, id: id, lease: c.Lease, start: start, skip: c.Done, ring: newRing(m.cfg.Batch),
 		drained: make(chan struct{}), exited: make(chan struct{}), wake: make(chan struct{}, 1),
-		items: make([]Item, 0, m.cfg.Batch), next: start, committed: start, dirty: c.Fresh, idle: time.Now(),
+		items: make([]Item, 0, m.cfg.Batch), next: start, through: start - 1, passed: start, committed: start, dirty: c.Fresh, idle: time.Now(),
 	}
 	epoch := c.Epoch
 	if c.Fresh {
@@ -94,10 +99,16 @@ func (a *actor) put(records []*kgo.Record, bytes int64) bool {
 	if a.closed {
 		return false
 	}
+	if a.records == 0 {
+		a.moved = time.Now()
+	}
 	a.queue = append(a.queue, records)
 	a.records += int64(len(records))
 	a.bytes += bytes
 	a.next, a.rewound = records[len(records)-1].Offset+1, 0
+	if a.slow && a.m.gate.share(a.records, a.bytes) >= a.m.fair() {
+		a.setPaused(true)
+	}
 	a.signal()
 	return true
 }
@@ -178,7 +189,7 @@ func (a *actor) letGo() {
 // fill waits for records and makes the next batch of them. It reports false when there will be none.
 func (a *actor) fill() bool {
 	a.items = a.items[:0]
-	var full <-chan time.Time
+	var full, tail <-chan time.Time
 	for {
 		a.take()
 		if a.draining.Load() {
@@ -192,6 +203,11 @@ func (a *actor) fill() bool {
 			defer t.Stop()
 			full = t.C
 		}
+		if len(a.items) == 0 && tail == nil && a.m.cfg.Markers && a.through >= a.passed {
+			t := time.NewTimer(markersWait)
+			defer t.Stop()
+			tail = t.C
+		}
 		if a.exhausted() {
 			return len(a.items) > 0
 		}
@@ -199,6 +215,10 @@ func (a *actor) fill() bool {
 		case <-a.wake:
 		case <-full:
 			return true
+		case <-tail:
+			if len(a.items) == 0 {
+				return true
+			}
 		case <-a.drained:
 			return false
 		}
@@ -274,6 +294,9 @@ func (a *actor) track(r *kgo.Record) (skipped bool) {
 
 // work hands the batch to the handler until nothing of it is left. It reports false when the actor must end.
 func (a *actor) work() bool {
+	if len(a.items) == 0 {
+		return a.pass()
+	}
 	for len(a.items) > 0 {
 		started := time.Now()
 		verdicts := a.handle(Batch{ID: a.id, Lease: a.lease, Items: a.items, Next: a.through + 1, actor: a, turn: a.turn.Load()})
@@ -297,6 +320,7 @@ func (a *actor) work() bool {
 		}
 	}
 	a.oldest.Store(0)
+	a.passed = a.through + 1
 	return true
 }
 
@@ -319,7 +343,7 @@ func (a *actor) handle(b Batch) (verdicts []verdict.Verdict) {
 			return
 		}
 		err := &PanicError{Value: v, Stack: debug.Stack()}
-		a.m.problem(a.id, fmt.Errorf("handle records of %s from offset %d: %w", a.id, b.Items[0].Record.Offset, err))
+		a.m.problem(a.id, fmt.Errorf("handle records of %s up to offset %d: %w", a.id, b.Next-1, err))
 		first := 0
 		for first < len(b.Items)-1 && a.ring.resolved(b.Items[first].seq) {
 			first++
@@ -404,8 +428,11 @@ func (a *actor) release(records, bytes int64) {
 	a.mu.Lock()
 	a.records -= records
 	a.bytes -= bytes
+	if records > 0 {
+		a.moved = time.Now()
+	}
 	if a.records == 0 {
-		a.idle = time.Now()
+		a.idle, a.slow = time.Now(), false
 	}
 	if a.paused && a.m.gate.share(a.records, a.bytes) < resumeAt*a.m.fair() {
 		a.setPaused(false)
@@ -432,8 +459,8 @@ func (a *actor) setPaused(paused bool) {
 }
 
 // giveBack drops queued records, the last first, until the partition holds no more than share of the gate, and
-// has the feed bring them again later. It reports whether there were any.
-func (a *actor) giveBack(share float64) bool {
+// has the feed bring them again later. From then on it keeps to its fair share, until it has been empty.
+func (a *actor) giveBack(share float64) {
 	a.mu.Lock()
 	var records, bytes int64
 	from := int64(-1)
@@ -450,18 +477,25 @@ func (a *actor) giveBack(share float64) bool {
 	if from >= 0 {
 		a.records -= records
 		a.bytes -= bytes
-		a.next, a.rewound = from, max(a.rewound, a.next)
+		a.next, a.rewound, a.slow = from, max(a.rewound, a.next), true
 		a.setPaused(true)
 	}
 	a.mu.Unlock()
 	if from < 0 {
-		return false
+		return
 	}
 	a.m.gate.release(records, bytes)
 	if err := a.m.feed.Seek(a.id, from); err != nil {
 		a.m.fail(fmt.Errorf("go back to offset %d of %s: %w", from, a.id, err)) // else these records would be skipped
 	}
-	return true
+}
+
+// stands reports whether the partition has resolved nothing for a while though it holds most of what the gate allows
+// beyond a fair share.
+func (a *actor) stands(now time.Time, fair float64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !a.closed && now.Sub(a.moved) > standsAfter && a.m.gate.share(a.records, a.bytes) > (1+fair)/2
 }
 
 // notRewound reports that records begin at first although the partition stepped back before it: the step had no effect.

@@ -36,6 +36,7 @@ func (m *member) poll(ctx context.Context) {
 			m.fail(fatal)
 			return
 		}
+		m.relieve()
 		if onlyTrouble {
 			m.breathe(ctx)
 		}
@@ -179,6 +180,23 @@ func (m *member) balance() {
 	if slices.ContainsFunc(actors, func(a *actor) bool { return a.hungry(now) }) {
 		for _, a := range actors {
 			a.pause(m.fair())
+		}
+	}
+}
+
+// relieve makes room in a gate that one partition fills most of and stands still: the others work, but with little at a
+// time. It must not be called between a poll and its release, on which a step back waits.
+func (m *member) relieve() {
+	if m.loaded.IsZero() {
+		return
+	}
+	now := time.Now()
+	if now.Sub(m.loaded) < standsAfter {
+		return
+	}
+	for _, a := range m.all() {
+		if a.stands(now, m.fair()) {
+			a.giveBack(m.fair())
 		}
 	}
 }

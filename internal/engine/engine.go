@@ -146,6 +146,9 @@ type Config struct {
 	// Drain is how long handlers may go on when their partitions are given up or ctx has ended; on a revoke never
 	// longer than half the rebalance timeout. Defaults to 20 seconds.
 	Drain time.Duration
+	// Markers also hands over a batch without items where nothing but markers of transactions has followed for a
+	// second, so that a position that the handler keeps passes them: the log start will, one day.
+	Markers bool
 	// Observer sees what happens; nil is none.
 	Observer Observer
 	// Log is silent when nil.

@@ -85,6 +85,7 @@ const (
 	resumeAt    = 0.5 // of a fair share
 	shutAfter   = 200 * time.Millisecond
 	hungryAfter = 50 * time.Millisecond
+	standsAfter = 500 * time.Millisecond
 )
 
 // size is what a record counts in the gate, in bytes.

@@ -23,7 +23,7 @@ type renewal struct {
 	start   int64
 }
 
-// fenced reports that a verdict says that the lease is not the newest any more.
+// fencedBy reports that a verdict says that the lease is not the newest any more.
 func fencedBy(v verdict.Verdict) bool {
 	return v.Kind == verdict.Pause && errors.Is(v.Err, cursor.ErrFenced)
 }
@@ -48,6 +48,27 @@ func (a *actor) reclaim(wait time.Duration) {
 		}
 		wait = min(2*wait, maxReclaimWait)
 		wait = wait/2 + rand.N(wait/2+1) //nolint:gosec // a wait needs no secrecy
+	}
+}
+
+// pass tells the handler of markers that no record has followed. What it does not take comes again.
+func (a *actor) pass() bool {
+	next := a.through + 1
+	verdicts := a.handle(Batch{ID: a.id, Lease: a.lease, Next: next, actor: a, turn: a.turn.Load()})
+	a.turn.Add(1)
+	if len(verdicts) == 0 {
+		a.passed = next
+		return true
+	}
+	switch v := verdicts[0]; {
+	case fencedBy(v):
+		a.reclaim(v.After)
+		return false
+	case v.Kind == verdict.Stop:
+		a.failed = fmt.Errorf("pass the markers before offset %d of %s/%d: %w", next, a.id.Topic, a.id.Partition, v.Err)
+		return false
+	default:
+		return a.sleep(max(v.After, retryWait))
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"github.com/millrace/millrace/cursor"
 	"github.com/millrace/millrace/internal/engine"
 	"github.com/millrace/millrace/internal/verdict"
@@ -127,6 +129,48 @@ func TestAClaimThatSaysStopEndsRun(t *testing.T) {
 		}
 		if err := <-done; !errors.Is(err, cause) {
 			t.Errorf("Run ended with %v, want the error of the claim", err)
+		}
+	})
+}
+
+// A position that a handler keeps passes the markers behind the last record: retention will remove them, and a position
+// below the log start would be taken for a loss.
+func TestMarkersThatNothingFollowsArePassed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		feed := newScripted()
+		var got []string
+		h := handlerFunc(func(_ context.Context, b engine.Batch) []verdict.Verdict {
+			got = append(got, fmt.Sprintf("%d to %d", len(b.Items), b.Next))
+			return nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- engine.Run(ctx, feed, cursor.NewMemory(), h, engine.Config{Markers: true, BatchWait: 10 * time.Millisecond})
+		}()
+		owner := <-feed.owner
+		if _, err := owner.Assigned(ctx, []cursor.ID{idOf(0)}); err != nil {
+			t.Fatal(err)
+		}
+		rs := records(0, 8, 1)
+		for _, i := range []int{2, 5, 7} {
+			rs[i].Attrs = kgo.NewRecordAttrs(kgo.RecordAttrsOpts{Control: true})
+		}
+		feed.push(rs[:3]...)
+		<-time.After(time.Minute)
+		feed.push(rs[3:5]...)
+		<-time.After(time.Minute)
+		feed.push(rs[5:6]...)
+		<-time.After(time.Minute)
+		feed.push(rs[6:]...)
+		<-time.After(time.Minute)
+		if want := "2 to 3|2 to 5|0 to 6|1 to 8"; strings.Join(got, "|") != want {
+			t.Errorf("handled %s, want %s", strings.Join(got, "|"), want)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	})
 }

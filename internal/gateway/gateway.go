@@ -168,6 +168,7 @@ type Gateway struct {
 	health    health
 	certs     *certificates
 
+	up        chan struct{} // closed when Run has loaded the sources
 	reloading sync.Mutex
 	broken    atomic.Pointer[string] // why the folder is not used as it is; nil where it is
 	states    sync.Map               // name → *state; they outlive reloads
@@ -198,6 +199,7 @@ func New(pub Publisher, reg *schemas.Registry, cfg Config) (*Gateway, error) {
 		cfg: cfg, pub: pub, reg: reg, letters: newLetterWriter(pub), log: cfg.Log,
 		reading: newBudget(cfg.ReadBytes), producing: newBudget(cfg.ProduceBytes),
 		peers: newPeers(cfg.ConnsPerIP, cfg.Proxies), certs: newCertificates(cfg.Client),
+		up: make(chan struct{}),
 	}, nil
 }
 

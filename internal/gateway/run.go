@@ -34,12 +34,13 @@ var emptyRequest = &signature.Request{}
 // Run loads the sources and answers on l until ctx ends; then requests end within Drain. It closes l, HTTP/1.1 and HTTP/2
 // without TLS are spoken on it. Sources that cannot be loaded end Run, unless the registry is away: that is waited for.
 //
-// The publisher must outlive Run: [Gateway.Close] waits for what is on its way.
+// The publisher must outlive Run: [Gateway.Close] waits for what is on its way. Run is called once.
 func (g *Gateway) Run(ctx context.Context, l net.Listener) error {
 	began := time.Now()
 	if err := g.firstLoad(ctx); err != nil || ctx.Err() != nil {
 		return errors.Join(err, l.Close())
 	}
+	close(g.up)
 	work, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var all sync.WaitGroup
@@ -54,6 +55,9 @@ func (g *Gateway) Run(ctx context.Context, l net.Listener) error {
 	all.Wait()
 	return err
 }
+
+// Up is closed when Run has loaded the sources and begins to answer.
+func (g *Gateway) Up() <-chan struct{} { return g.up }
 
 // firstLoad loads the sources. A registry that is away is waited for.
 func (g *Gateway) firstLoad(ctx context.Context) error {

@@ -280,7 +280,7 @@ func (m *Memory) Fault(err error) sink.Fault {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Fault
 	}
-	return sink.Away
+	return sink.Foreign
 }
 
 // Get reads a row of the user's own, for functions of a sink.

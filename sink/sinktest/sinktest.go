@@ -12,6 +12,7 @@ package sinktest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -575,8 +576,11 @@ func (s *suite[Tx]) foldAtOnce() {
 
 func (s *suite[Tx]) faults() {
 	p := s.claimed(s.a, id(0), 0)
-	if f := s.a.Fault(context.DeadlineExceeded); f != sink.Away {
-		s.Errorf("a deadline is a fault of %s, want away", f)
+	if f := s.a.Fault(context.DeadlineExceeded); f != sink.Away && f != sink.Foreign {
+		s.Errorf("a deadline is a fault of %s, want away or foreign", f)
+	}
+	if f := s.a.Fault(fmt.Errorf("a function's own: %w", errTest)); f != sink.Foreign {
+		s.Errorf("an error that is not the database's is a fault of %s, want foreign", f)
 	}
 	if s.Data != nil {
 		if _, err := s.move(s.a, p, 1, s.Data); err == nil || s.a.Fault(err) != sink.Data {

@@ -26,6 +26,7 @@ package sqlitesink
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net/url"
@@ -176,16 +177,23 @@ func (d *db) Fault(err error) sink.Fault {
 	if e, ok := errors.AsType[*sqlite.Error](err); ok && e.Code() == sqlite3.SQLITE_BUSY_SNAPSHOT {
 		return sink.Again
 	}
-	switch code(err) {
+	switch c := code(err); c {
+	case 0:
 	case sqlite3.SQLITE_LOCKED:
 		return sink.Again
 	case sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_RANGE:
 		return sink.Data
 	case sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
 		return sink.Wrong
+	default: // busy, full, an error of the disk
+		return sink.Away
 	}
-	if errors.Is(err, errPlan) {
+	switch {
+	case errors.Is(err, errPlan):
 		return sink.Wrong
+	case errors.Is(err, sql.ErrConnDone), errors.Is(err, driver.ErrBadConn):
+		return sink.Away
+	default:
+		return sink.Foreign
 	}
-	return sink.Away
 }
