@@ -22,6 +22,17 @@ type Keeper interface {
 	Move(ctx context.Context, moves []Move) error
 }
 
+// KeeperError is an [ErrElsewhere] that says who keeps the position.
+type KeeperError struct {
+	// Keeper is what stands behind "mill-at:" in the commits: "sink orders-pg".
+	Keeper string
+}
+
+func (e *KeeperError) Error() string { return fmt.Sprintf("%v: by %s", ErrElsewhere, e.Keeper) }
+
+// Unwrap returns ErrElsewhere.
+func (e *KeeperError) Unwrap() error { return ErrElsewhere }
+
 // NewPlanAt is [NewPlan] for the positions that k has of the group.
 func NewPlanAt(ctx context.Context, c kafka.Cluster, k Keeper, group string, goal Goal, now time.Time) (Plan, error) {
 	return newPlan(ctx, c, group, k, goal, now)

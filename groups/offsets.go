@@ -329,7 +329,7 @@ func (p Plan) holds(ctx context.Context, c kafka.Cluster, client *kgo.Client, k 
 		return fmt.Errorf("%w: it has %d members (%s)", ErrActive, len(g.Members), g.State)
 	}
 	if keeper := s.Group.keeper(); keeper != "" {
-		return fmt.Errorf("%w: by %s", ErrElsewhere, keeper)
+		return &KeeperError{keeper}
 	}
 	if p.Active() {
 		return fmt.Errorf("the plan was made while the group was active: %w", ErrChanged)
@@ -471,7 +471,7 @@ func NewExport(ctx context.Context, c kafka.Cluster, group string, now time.Time
 		return Export{}, fmt.Errorf("export offsets of group %s: %w", group, err)
 	}
 	if keeper := s.Group.keeper(); keeper != "" {
-		return Export{}, fmt.Errorf("export offsets of group %s: %w: by %s", group, ErrElsewhere, keeper)
+		return Export{}, fmt.Errorf("export offsets of group %s: %w", group, &KeeperError{keeper})
 	}
 	return Export{Millrace: 1, ClusterID: s.ClusterID, Group: group, Created: now, Positions: s.Group.Positions()}, nil
 }

@@ -188,7 +188,7 @@ func Compute(s Snapshot, g Goal) (Plan, error) {
 	}
 	p := Plan{Millrace: 1, ClusterID: s.ClusterID, Group: s.Group.ID, State: s.Group.State, Created: s.At, Exact: g.Undo != nil}
 	if keeper := s.Group.keeper(); keeper != "" {
-		return p, fmt.Errorf("plan offsets of group %s: %w: by %s", s.Group.ID, ErrElsewhere, keeper)
+		return p, fmt.Errorf("plan offsets of group %s: %w", s.Group.ID, &KeeperError{keeper})
 	}
 	if g.Undo != nil {
 		if g.Undo.ClusterID != s.ClusterID {

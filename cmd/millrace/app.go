@@ -100,6 +100,7 @@ func (a *app) root() *cobra.Command {
 	}{
 		{"run", a.devCommand()},
 		{"run", a.serveCommand()},
+		{"run", a.sinkCommand()},
 		{"look", a.tailCommand()},
 		{"look", a.findCommand()},
 		{"look", a.traceCommand()},

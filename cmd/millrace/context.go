@@ -41,6 +41,11 @@ var writing = map[string]bool{
 	"millrace groups offsets apply":  true,
 	"millrace groups offsets undo":   true,
 	"millrace groups offsets import": true,
+
+	"millrace sink":              true,
+	"millrace sink rewind apply": true,
+	"millrace sink rewind undo":  true,
+	"millrace sink rebuild":      true,
 }
 
 // guard is called before each command, once its flags are parsed.
@@ -52,6 +57,11 @@ func (a *app) guard(cmd *cobra.Command) error {
 	if dry, err := cmd.Flags().GetBool("dry-run"); err == nil && dry {
 		return nil
 	}
+	return a.mustWrite()
+}
+
+// mustWrite is for a command that writes and does nothing else.
+func (a *app) mustWrite() error {
 	if err := a.resolve(); err != nil {
 		return err
 	}

@@ -98,6 +98,11 @@ var guarded = map[string]string{
 	"millrace groups offsets apply":  "groups offsets apply shipping --at end --yes",
 	"millrace groups offsets undo":   "groups offsets undo shipping --yes",
 	"millrace groups offsets import": "groups offsets import shipping shipping.json --yes",
+
+	"millrace sink":              "sink -f sink.yaml",
+	"millrace sink rewind apply": "sink rewind apply -f sink.yaml --at start --yes",
+	"millrace sink rewind undo":  "sink rewind undo -f sink.yaml --yes",
+	"millrace sink rebuild":      "sink rebuild -f sink.yaml --yes",
 }
 
 // Nothing is written in a read-only context, in another cluster, and in a production context that nobody confirmed,
@@ -117,8 +122,10 @@ func TestWritingCommandsAreGuarded(t *testing.T) {
 	}
 	w.write(t, "shipping.json", w.want(t, codeDone, "groups", "offsets", "export", "shipping").out)
 	w.want(t, codeDone, "groups", "offsets", "apply", "shipping", "--at", "offset:1", "--topic", "shop.orders", "--partition", "0", "--yes")
+	w.sinkOnce(t)
+	w.want(t, codeDone, "sink", "rewind", "apply", "-f", "sink.yaml", "--at", "offset:1", "--topic", "shop.orders", "--partition", "0", "--yes")
 	w.contexts(t)
-	before := w.run(t, "", "schemas", "ls", "-c", "plain").out
+	before := w.run(t, "", "schemas", "ls", "-c", "plain").out + w.run(t, "", "sink", "describe", "-f", "sink.yaml", "-c", "plain").out
 	written := w.writes()
 	refusals := []struct{ context, extra, says string }{
 		{"frozen", "", "read-only"},
@@ -144,7 +151,7 @@ func TestWritingCommandsAreGuarded(t *testing.T) {
 	if seen := written(); len(seen) > 0 {
 		t.Errorf("refused, and yet sent: %v", seen)
 	}
-	if after := w.run(t, "", "schemas", "ls", "-c", "plain").out; after != before {
+	if after := w.run(t, "", "schemas", "ls", "-c", "plain").out + w.run(t, "", "sink", "describe", "-f", "sink.yaml", "-c", "plain").out; after != before {
 		t.Errorf("refused, and yet registered:\n%s", after)
 	}
 	w.want(t, codeDone, "produce", "shop.orders", "--format", "json", "--from", "lines.jsonl", "-c", "prod", "--confirm", "prod")

@@ -54,10 +54,14 @@ var documents = []struct {
 	{"replay", "replay notes --from start --until offset:2 --into topic:notes --allow-loop --id golden -o json", codeDone},
 	{"replay-ls", "replay ls -o json", codeDone},
 	{"copy", "copy notes shop.orders --id copied -o json", codeDone},
+	{"sink-describe", "sink describe -f sink.yaml -o json", codeDone},
+	{"sink-rewind-plan", "sink rewind plan -f sink.yaml --at start -o json", codePending},
+	{"sink-rewind-apply", "sink rewind apply -f sink.yaml --at start --yes -o json", codeDone},
+	{"sink-rewind-undo", "sink rewind undo -f sink.yaml --yes -o json", codeDone},
 }
 
 // silent are the commands without a document: they run on, or print for people alone.
-var silent = []string{"groups pause", "groups resume", "dev", "serve", "broker", "shop", "connecting", "help", "completion", "context use", "completion bash", "completion zsh", "completion fish", "completion powershell"}
+var silent = []string{"sink", "sink rebuild", "groups pause", "groups resume", "dev", "serve", "broker", "shop", "connecting", "help", "completion", "context use", "completion bash", "completion zsh", "completion fish", "completion powershell"}
 
 func TestJSONDocuments(t *testing.T) {
 	t.Parallel()
@@ -84,6 +88,10 @@ func TestJSONDocuments(t *testing.T) {
 	w.env["XDG_CONFIG_HOME"] = t.TempDir()
 	w.user(t, "contexts:\n  staging:\n    brokers: "+w.env["MILLRACE_BROKERS"]+"\n    production: true\n    clusterID: "+w.clusterID(t)+"\n    sasl-password: env:HOME\n")
 	for _, d := range documents {
+		if d.name == "sink-describe" {
+			w.placed(t, "a", "b", "c")
+			w.sinkOnce(t)
+		}
 		r := w.run(t, "", strings.Fields(strings.ReplaceAll(d.line, "RECEIVER", receiver))...)
 		if r.code != d.code {
 			t.Errorf("millrace %s exits %d, want %d\n%s", d.line, r.code, d.code, r.err)
@@ -131,6 +139,7 @@ func (w *world) steady(t *testing.T, text string) string {
 		{`seconds": ?[0-9.e+]+`, `seconds":0`},
 		{`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`, "UUID"},
 		{`"topic_id": ?"[^"]*"`, `"topic_id":"ID"`},
+		{`"owner": ?"[^"/]*/[0-9]+"`, `"owner":"OWNER"`},
 		{`[0-9,]+ files`, "N files"},
 		{`Kafka v[0-9.]+`, "Kafka vX"},
 	} {

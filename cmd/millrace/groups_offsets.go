@@ -432,6 +432,13 @@ func offsetsError(err error, group string) error {
 		return nil
 	}
 	group = printable(group)
+	if kept, ok := errors.AsType[*groups.KeeperError](err); ok {
+		if name, ok := strings.CutPrefix(kept.Keeper, "sink "); ok {
+			name = printable(name)
+			return hint(refused(err), "move it in its database, by the sink's file:  millrace sink rewind plan -f sink.yaml --at -1h",
+				"or, of a service:  millrace sink rewind plan --name "+name+" --postgres env:DSN --at -1h")
+		}
+	}
 	for _, known := range []struct {
 		is    error
 		hints []string

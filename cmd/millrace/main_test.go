@@ -254,6 +254,7 @@ func TestExamplesInHelpWork(t *testing.T) {
 	}
 	w.write(t, "shipping.json", w.want(t, codeDone, "groups", "offsets", "export", "shipping").out)
 	w.write(t, "offsets.json", w.want(t, codePending, "groups", "offsets", "plan", "shipping", "--at", "end", "-o", "json").out)
+	w.sinkOnce(t)
 	ran := 0
 	var visit func(c *cobra.Command)
 	visit = func(c *cobra.Command) {
@@ -294,10 +295,13 @@ func (w *world) example(t *testing.T, line string) {
 			t.Errorf("an example begins with %q: %s", args[0], line)
 			return
 		}
+		if slices.Contains(args, "rewind.json") { // a plan of things as they are
+			w.write(t, "rewind.json", w.want(t, codePending, "sink", "rewind", "plan", "-f", "sink.yaml", "--shift", "-1", "-o", "json").out)
+		}
 		if args[1] == "webhook" && args[2] == "send" { // it wants a receiver, and has tests of its own
 			return
 		}
-		if args[1] == "dev" || args[1] == "serve" || args[1] == "shop" || slices.Contains(args, "--watch") { // they run until they are stopped, and have tests of their own
+		if args[1] == "dev" || args[1] == "serve" || args[1] == "shop" || args[1] == "sink" && args[2] == "-f" || slices.Contains(args, "--watch") { // they run until they are stopped, and have tests of their own
 			return
 		}
 		if strings.HasPrefix(part, "millrace tail") && !strings.ContainsAny(strings.Join(args[2:], " "), "-") {

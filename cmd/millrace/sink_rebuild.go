@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/millrace/millrace/groups"
+	"github.com/millrace/millrace/kafka"
+	"github.com/millrace/millrace/reader"
+	"github.com/millrace/millrace/service"
+	"github.com/millrace/millrace/sink"
+)
+
+// oldSuffix is what a rebuild calls the tables that it has replaced.
+const oldSuffix = "__old"
+
+// rebuildLook is the time between two looks at how far a rebuild is.
+const rebuildLook = time.Second
+
+func (a *app) sinkRebuildCommand() *cobra.Command {
+	var where sinkFlags
+	var yes, create bool
+	cmd := &cobra.Command{
+		Use: "rebuild", Short: "Build a sink's tables anew beside the live ones, and put them in place",
+		Long: `Build a sink's tables anew beside the live ones, from where the file's start says, and put them in place when they have
+caught up.
+
+The sink may run meanwhile, and its tables are read as ever. The new ones have ` + sink.RebuildSuffix + ` behind their names until one
+transaction gives them theirs; what was there is called ` + oldSuffix + ` then, and the sink goes on where the rebuild stands.
+Stopped before that, it has changed nothing live, and goes on where it was when it is typed again.`,
+		Example: "  millrace sink rebuild -f sink.yaml --yes",
+		Args:    names("no argument: the sink is in the file that -f names", 0, 0),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.sinkRebuild(cmd.Context(), where, yes, create) },
+	}
+	cmd.Flags().StringVarP(&where.file, "file", "f", "", "the sink that this `file` describes")
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do it without asking")
+	cmd.Flags().BoolVar(&create, "create-topics", a.getenv(service.Env("create-topics")) == "true", "create missing dead-letter topics at start [MILLRACE_CREATE_TOPICS]")
+	return cmd
+}
+
+func (a *app) sinkRebuild(ctx context.Context, where sinkFlags, yes, create bool) error {
+	if where.file == "" {
+		return hint(usage(errors.New("name the sink's file")), "millrace sink rebuild -f sink.yaml")
+	}
+	f, err := readSinkFile(a.path(where.file))
+	if err != nil {
+		return err
+	}
+	if f.into.parquet != "" {
+		return hint(usage(errors.New("files are never replaced")), "write a second folder: another name and another  parquet:  in the file, then point readers there")
+	}
+	if f.start != "" {
+		if f.config.Start, err = f.startAt(a.now()); err != nil {
+			return err
+		}
+	}
+	if err := a.mustWrite(); err != nil {
+		return err
+	}
+	if !yes {
+		if err := a.confirm("Build " + plural(int64(len(f.tables)), "table") + " of sink " + printable(f.config.Name) + " anew?"); err != nil {
+			return err
+		}
+	}
+	c, err := a.cluster(ctx)
+	if err != nil {
+		return err
+	}
+	reg, _, err := a.registry()
+	if err != nil {
+		return err
+	}
+	t, err := f.open(ctx, a.getenv, true)
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	cfg := f.config
+	cfg.Rebuild, cfg.CreateTopics = true, create
+	if cfg.Log, err = a.logger(); err != nil {
+		return usage(err)
+	}
+	began := a.now()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- sink.Run(ctx, c, reg, t.Target, cfg) }()
+	err = a.awaitRebuild(ctx, c, t.Admin, cfg, ended)
+	cancel()
+	if err != nil {
+		return err
+	}
+	if err := <-ended; err != nil {
+		return fmt.Errorf("rebuild sink %s: %w", cfg.Name, err)
+	}
+	s := sink.Swap{Into: cfg.Name, From: cfg.Name + sink.RebuildSuffix}
+	for _, table := range f.tables {
+		s.Tables = append(s.Tables, sink.Renamed{Name: table.Name, New: table.Name + sink.RebuildSuffix, Old: table.Name + oldSuffix})
+	}
+	if err := t.Swap(context.WithoutCancel(ctx), s); err != nil {
+		return fmt.Errorf("put the tables of sink %s in place: %w", cfg.Name, err)
+	}
+	a.say("%s of sink %s built anew in %s and in place; what was there is called …%s until you drop it", plural(int64(len(f.tables)), "table"),
+		printable(cfg.Name), age(a.now().Sub(began)), oldSuffix)
+	return nil
+}
+
+// awaitRebuild waits until nothing is left to write: what is published from now on comes by the time of the swap or after it.
+func (a *app) awaitRebuild(ctx context.Context, c kafka.Cluster, admin sink.Admin, cfg sink.Config, ended <-chan error) error {
+	tick := time.NewTicker(rebuildLook)
+	defer tick.Stop()
+	line := a.scanLine()
+	defer line.clear()
+	for {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: nothing live was changed; type it again to go on", ctx.Err())
+		case err := <-ended:
+			return fmt.Errorf("rebuild sink %s: %w", cfg.Name, cmpError(err, errors.New("it ended before it had caught up")))
+		case <-tick.C:
+		}
+		at, err := admin.Positions(ctx, cfg.Name+sink.RebuildSuffix)
+		if err != nil {
+			continue // the sink itself waits for its database, and tells
+		}
+		logs, err := groups.Logs(ctx, c, cfg.Topics...)
+		if err != nil {
+			continue // the same of the cluster
+		}
+		left, done, total := behind(at, logs)
+		line.update(done, total)
+		if len(at) < len(logs) {
+			continue
+		}
+		next, err := reader.Peek(ctx, c, left...) // what is left may be no event: markers of transactions, what was compacted
+		if err == nil && len(next) == 0 {
+			return nil
+		}
+	}
+}
+
+// behind are the places where positions are not at the end, and how many offsets of all lie before them.
+func behind(at []sink.Position, logs map[groups.Key]groups.Log) (left []reader.Place, done, total int64) {
+	for _, p := range at {
+		log, ok := logs[groups.Key{Topic: p.ID.Topic, Partition: p.ID.Partition}]
+		if !ok {
+			continue
+		}
+		total += log.End - log.Start
+		done += max(0, min(p.Next, log.End)-log.Start)
+		if p.Next < log.End {
+			left = append(left, reader.Place{Topic: p.ID.Topic, Partition: p.ID.Partition, Offset: p.Next})
+		}
+	}
+	return left, done, total
+}
