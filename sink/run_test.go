@@ -91,8 +91,8 @@ func (c *cluster) mux() *sink.Mux[*sinktest.Tx] {
 }
 
 // start runs the sink; stop ends it and returns what Run returned.
-func (c *cluster) start(cfg sink.Config) (stop func() error, done <-chan error) {
-	cfg.Name, cfg.Topics, cfg.Wait, cfg.SessionTimeout = "analytics", []string{topic}, time.Millisecond, 6*time.Second
+func (c *cluster) start() (stop func() error, done <-chan error) {
+	cfg := sink.Config{Name: "analytics", Topics: []string{topic}, Wait: time.Millisecond, SessionTimeout: 6 * time.Second}
 	ctx, cancel := context.WithCancel(c.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- sink.Run(ctx, c.Cluster, c.reg, c.mux(), cfg) }()
@@ -133,7 +133,7 @@ func TestRunGoesOnFromTheTarget(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	c.publish(0, 20)
-	stop, _ := c.start(sink.Config{})
+	stop, _ := c.start()
 	c.until("19 orders", func() bool { return c.once() == 19 })
 	var meta string
 	c.until("a report", func() bool {
@@ -158,7 +158,7 @@ func TestRunGoesOnFromTheTarget(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.publish(20, 40)
-	stop, _ = c.start(sink.Config{})
+	stop, _ = c.start()
 	c.until("39 orders", func() bool { return c.once() == 39 })
 	if err := stop(); err != nil {
 		t.Fatal(err)
@@ -180,7 +180,7 @@ func TestAFencedMemberComesBack(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	c.publish(0, 20)
-	stop, _ := c.start(sink.Config{})
+	stop, _ := c.start()
 	c.until("19 orders", func() bool { return c.once() == 19 })
 	rows, err := c.db.Positions(t.Context(), "analytics")
 	if err != nil {
@@ -230,14 +230,14 @@ func TestRunStopsWhereItCannotGoOn(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t)
 			c.publish(0, 20)
-			stop, _ := c.start(sink.Config{})
+			stop, _ := c.start()
 			c.until("19 orders", func() bool { return c.once() == 19 })
 			if err := stop(); err != nil {
 				t.Fatal(err)
 			}
 			c.publish(20, 30)
 			tt.spoil(c)
-			_, ended := c.start(sink.Config{})
+			_, ended := c.start()
 			select {
 			case err := <-ended:
 				for _, w := range tt.want {
