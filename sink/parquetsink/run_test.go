@@ -135,5 +135,6 @@ func ExampleNew() {
 			Name: "lake", Topics: []string{"shop.orders"}, Batch: parquetsink.Batch, Wait: parquetsink.Wait,
 		})
 	}
-	_ = run
+	_ = run // it needs a broker
+	// Output:
 }
