@@ -54,7 +54,7 @@ var homes = map[string][]string{
 		"groups", "internal/registry", "replay", "internal/devbroker", "cmd/millrace",
 	},
 	"github.com/twmb/franz-go/pkg/kmsg": {
-		"kafka", "cursor", "topics", "producer", "reader", "internal/engine", "groups", "internal/devbroker",
+		"kafka", "cursor", "topics", "producer", "reader", "internal/engine", "groups", "internal/devbroker", "cmd/millrace",
 	},
 	"github.com/twmb/franz-go/pkg/sasl":     {"kafka"},
 	"github.com/twmb/franz-go/pkg/kversion": {"kafka"},

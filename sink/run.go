@@ -147,7 +147,7 @@ func run(ctx context.Context, f engine.Feed, l logs, dec consumer.Decoder, t Tar
 	r := &runner{target: w, places: places, cfg: cfg, letters: letters, now: time.Now}
 	err = engine.Run(ctx, f, s, r, engine.Config{
 		Batch: cfg.Batch, BatchWait: cfg.Wait, InFlight: max(1<<14, inFlight*cfg.Batch),
-		CommitEvery: reportEvery, Observer: cfg.Observer, Log: cfg.Log,
+		CommitEvery: reportEvery, Markers: true, Observer: cfg.Observer, Log: cfg.Log,
 	})
 	if errors.Is(err, engine.ErrOutOfLog) {
 		err = fmt.Errorf("%w: %s", err, rewind(cfg.name()))

@@ -55,13 +55,17 @@ func (r *runner) Handle(ctx context.Context, b engine.Batch) []verdict.Verdict {
 	if p == nil {
 		return []verdict.Verdict{r.fenced(b.ID, ErrNotOwner)}
 	}
-	if first := b.Items[0].Record.Offset; first < p.Next {
+	attempt, first := 1, b.Next // a batch without items only passes markers
+	if len(b.Items) > 0 {
+		attempt, first = b.Items[0].Attempt, b.Items[0].Record.Offset
+	}
+	if first < p.Next {
 		return []verdict.Verdict{{Kind: verdict.Stop, Err: fmt.Errorf("offset %d was read, and up to %d all is written: the log was cut: %s",
 			first, p.Next-1, rewind(b.ID.Reader))}}
 	}
-	_, again := r.cfg.Retry.Next(b.Items[0].Attempt)
-	t := &turn{runner: r, place: p, b: b, started: r.now()}
-	w := Batch{From: p.Place, To: p.Place, Events: p.read(b), Attempt: b.Items[0].Attempt, Last: !again, Bury: t.bury}
+	_, again := r.cfg.Retry.Next(attempt)
+	t := &turn{runner: r, place: p, b: b, attempt: attempt, first: first, started: r.now()}
+	w := Batch{From: p.Place, To: p.Place, Events: p.read(b), Attempt: attempt, Last: !again, Bury: t.bury}
 	w.To.Next = b.Next
 	for i := range w.Events {
 		w.To.Watermark = later(w.To.Watermark, &w.Events[i].Meta)
@@ -95,6 +99,8 @@ type turn struct {
 	*runner
 	*place
 	b       engine.Batch
+	attempt int
+	first   int64 // offset
 	started time.Time
 	buried  int
 }
@@ -115,12 +121,12 @@ func (t *turn) judge(ctx context.Context, err error) verdict.Verdict {
 	case v.Kind == verdict.Pause:
 		return t.wait(v)
 	}
-	wait, again := t.cfg.Retry.Next(t.b.Items[0].Attempt)
+	wait, again := t.cfg.Retry.Next(t.attempt)
 	if !again { // the target has not said which event: it is not given up
 		return t.wait(v)
 	}
 	t.goesOn()
-	t.cfg.Log.Warn("a batch failed and is tried again", t.at(zap.Int("attempt", t.b.Items[0].Attempt), zap.Error(err))...)
+	t.cfg.Log.Warn("a batch failed and is tried again", t.at(zap.Int("attempt", t.attempt), zap.Error(err))...)
 	v.Kind, v.Each = verdict.Retry, nil
 	if v.After == 0 {
 		v.After = jitter(wait)
@@ -159,7 +165,7 @@ func (t *turn) goesOn() {
 }
 
 func (t *turn) at(more ...zap.Field) []zap.Field {
-	return append([]zap.Field{zap.String("topic", t.b.ID.Topic), zap.Int32("partition", t.b.ID.Partition), zap.Int64("offset", t.b.Items[0].Record.Offset)}, more...)
+	return append([]zap.Field{zap.String("topic", t.b.ID.Topic), zap.Int32("partition", t.b.ID.Partition), zap.Int64("offset", t.first)}, more...)
 }
 
 // bury is [Batch.Bury].

@@ -176,7 +176,7 @@ func TestAPartitionInTroubleIsNotAskedWithoutPause(t *testing.T) {
 		if asked > 5*60 {
 			t.Errorf("asked %d times in a minute", asked)
 		}
-		if n := len(w.seen()); n < 50 || n > 60 {
+		if n := len(w.seen()); n < 50 || n > 61 { // the first at once, and perhaps one at the very end
 			t.Errorf("told of it %d times in a minute, want about once a second", n)
 		}
 		// With records of the other partition there is no pause, and no more words.

@@ -11,6 +11,9 @@ import (
 // newRequestID returns what ties an answer to a line of the log.
 func newRequestID() string { return rand.Text()[:16] }
 
+// leftover is how long the rest of a body is waited for that nobody will read.
+const leftover = 500 * time.Millisecond
+
 // finish sends the answer. What goes wrong with that concerns the sender alone, who comes again.
 func (g *Gateway) finish(w http.ResponseWriter, source, id string, began time.Time, out outcome) {
 	h := w.Header()
@@ -26,6 +29,8 @@ func (g *Gateway) finish(w http.ResponseWriter, source, id string, began time.Ti
 		h.Set("Connection", "close") // what is left of the body is not read
 	}
 	if out.status >= http.StatusBadRequest {
+		// The server reads what is left of the body before it answers. Not every ResponseWriter has deadlines.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(leftover))
 		out.contentType = "application/json"
 		out.body = []byte(`{"error":"` + words[out.status] + `","request_id":"` + id + `"}` + "\n")
 		g.log.Debug("a webhook was not accepted", zap.String("request", id), zap.String("source", source), zap.Int("status", out.status),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -231,3 +232,24 @@ func (l *lab) received(e event.Event) map[string]any {
 	}
 	return m
 }
+
+// nowhere is a listener that nobody calls.
+type nowhere struct{ closed chan struct{} }
+
+func newNowhere() *nowhere { return &nowhere{make(chan struct{})} }
+
+func (n *nowhere) Accept() (net.Conn, error) {
+	<-n.closed
+	return nil, net.ErrClosed
+}
+
+func (n *nowhere) Close() error {
+	select {
+	case <-n.closed:
+	default:
+		close(n.closed)
+	}
+	return nil
+}
+
+func (n *nowhere) Addr() net.Addr { return &net.TCPAddr{} }

@@ -29,6 +29,7 @@ const (
 	keyTopicID = "millrace.topic_id"
 	keyStart   = "millrace.start"
 	keyEnd     = "millrace.end"
+	keyEvent   = "millrace.event"
 	keyColumns = "millrace.columns"
 )
 
@@ -36,7 +37,15 @@ const (
 type footer struct {
 	start, end int64
 	topicID    [16]byte
+	event      string // the type of its events, empty where no event told
 	columns    []schemas.Column
+}
+
+// stamp tells one file from another that had its name before.
+type stamp struct {
+	path string
+	size int64
+	at   int64 // nanoseconds since 1970
 }
 
 // tempAge is when a temporary file is left over: its process has ended, or will find that it is gone.
@@ -119,7 +128,7 @@ func (w *writer) claim(id cursor.ID, start int64) (int64, error) {
 	if last.topicID != id.TopicID && last.topicID != [16]byte{} && id.TopicID != [16]byte{} {
 		return 0, sink.ErrOtherTopic
 	}
-	if err := t.recall(last.columns); err != nil {
+	if err := t.recall(last); err != nil {
 		return 0, fmt.Errorf("%w: %s: %w", errForm, t.folder, err)
 	}
 	return last.end, nil
@@ -161,10 +170,15 @@ func (w *writer) chain(t *topic, partition int32) ([]footer, error) {
 	return out, nil
 }
 
-// footer reads what a file says of itself, once: files never change.
+// footer reads what a file says of itself, once: files never change, though a person may have them written again.
 func (w *writer) footer(path string) (footer, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return footer{}, err
+	}
+	key := stamp{path, info.Size(), info.ModTime().UnixNano()}
 	w.mu.Lock()
-	known, ok := w.ends[path]
+	known, ok := w.footers[key]
 	w.mu.Unlock()
 	if ok {
 		return known, nil
@@ -173,7 +187,7 @@ func (w *writer) footer(path string) (footer, error) {
 	if err == nil {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.ends[path] = f
+		w.footers[key] = f
 	}
 	return f, err
 }
@@ -208,7 +222,7 @@ func readFooter(path string) (_ footer, err error) {
 	if err := errors.Join(startErr, endErr, idErr, columnsErr); err != nil || len(id) != 16 || start < 0 || end <= start {
 		return footer{}, fmt.Errorf("the footer is not one of a sink: %w", errors.Join(errForm, err))
 	}
-	return footer{start, end, [16]byte(id), columns}, nil
+	return footer{start, end, [16]byte(id), get(keyEvent), columns}, nil
 }
 
 // anchorJSON is where a partition begins that has no file yet.

@@ -37,6 +37,13 @@ func (t *topic) borrow(reg registry) (*schemas.Rows, error) {
 	return reg.NewRows(t.columns...)
 }
 
+// kind is the type of the topic's events, empty where no event has told.
+func (t *topic) kind() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.event
+}
+
 // giveBack ends the use of rows that were borrowed, or of nil.
 func (t *topic) giveBack(rows *schemas.Rows) {
 	t.mu.Lock()
@@ -88,12 +95,18 @@ func (t *topic) learn(s *schemas.Schema, cfg Config) error {
 }
 
 // recall adds the columns of a file that was written before.
-func (t *topic) recall(columns []schemas.Column) error {
+func (t *topic) recall(f footer) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	merged, err := merge(t.columns, columns)
+	if t.event != "" && f.event != "" && t.event != f.event {
+		return fmt.Errorf("it has rows of the types %s and %s", t.event, f.event)
+	}
+	merged, err := merge(t.columns, f.columns)
 	if err != nil {
 		return err
+	}
+	if f.event != "" {
+		t.event = f.event
 	}
 	t.become(merged)
 	return nil

@@ -22,7 +22,7 @@ import (
 // publish writes the file of a batch.
 func (w *writer) publish(ctx context.Context, t *topic, b sink.Batch, rows *schemas.Rows) error {
 	path := filepath.Join(t.folder, w.name(t.name, b.To.ID.Partition, b.From.Next, b.To.Next))
-	err := w.put(t, path, func(f *os.File) error { return writeFile(ctx, f, b, rows) })
+	err := w.put(t, path, func(f *os.File) error { return writeFile(ctx, f, t.kind(), b, rows) })
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("write %s: %w: the file is there", path, sink.ErrNotOwner)
 	}
@@ -61,6 +61,23 @@ func (w *writer) put(t *topic, path string, write func(f *os.File) error) error 
 	return syncDir(t.folder)
 }
 
+// probe finds out whether files can have two names here, before anything depends on it.
+func probe(folder string) error {
+	f, err := os.CreateTemp(folder, ".probe.*"+tempSuffix)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) //nolint:errcheck // it is left over, and removed one day
+	if err := f.Close(); err != nil {
+		return err
+	}
+	second := f.Name() + tempSuffix
+	if err := os.Link(f.Name(), second); err != nil {
+		return fmt.Errorf("hard links are needed, and the file system has none: %w", err)
+	}
+	return os.Remove(second)
+}
+
 // syncDir brings the names in a directory to the disk.
 func syncDir(path string) error {
 	if runtime.GOOS == "windows" { // it has no such thing: NTFS keeps a journal of names
@@ -76,8 +93,8 @@ func syncDir(path string) error {
 // piece is how many values are handed over at once.
 const piece = 4096
 
-// writeFile writes rows, which may be nil, as one row group.
-func writeFile(ctx context.Context, out io.Writer, b sink.Batch, rows *schemas.Rows) (err error) {
+// writeFile writes rows, which may be nil, of events of a type, as one row group.
+func writeFile(ctx context.Context, out io.Writer, kind string, b sink.Batch, rows *schemas.Rows) (err error) {
 	var columns []schemas.Column
 	if rows != nil {
 		columns = rows.Columns()
@@ -98,6 +115,7 @@ func writeFile(ctx context.Context, out io.Writer, b sink.Batch, rows *schemas.R
 		parquet.KeyValueMetadata(keyTopicID, hex.EncodeToString(b.To.ID.TopicID[:])),
 		parquet.KeyValueMetadata(keyStart, strconv.FormatInt(b.From.Next, 10)),
 		parquet.KeyValueMetadata(keyEnd, strconv.FormatInt(b.To.Next, 10)),
+		parquet.KeyValueMetadata(keyEvent, kind),
 		parquet.KeyValueMetadata(keyColumns, text),
 	)
 	if rows != nil && rows.Len() > 0 {

@@ -105,9 +105,10 @@ type writer struct {
 	now   func() time.Time
 	plant plant
 
-	mu     sync.Mutex
 	topics map[string]*topic
-	ends   map[string]footer // of files that were read once, by path: they never change
+
+	mu      sync.Mutex
+	footers map[stamp]footer // of files that were read once
 }
 
 // plant are bugs that tests plant to see that they are found.
@@ -132,7 +133,7 @@ func (d *Dir) open(dec consumer.Decoder, s sink.Setup) (*writer, error) {
 	if s.Dedupe > 0 {
 		return nil, fmt.Errorf("open %s: a directory does not remember event ids: leave Dedupe off, and drop repeats by $id when you read", d.cfg.Dir)
 	}
-	w := &writer{cfg: d.cfg, reg: reg, setup: s, now: time.Now, topics: map[string]*topic{}, ends: map[string]footer{}}
+	w := &writer{cfg: d.cfg, reg: reg, setup: s, now: time.Now, topics: map[string]*topic{}, footers: map[stamp]footer{}}
 	for _, name := range s.Topics {
 		folder := filepath.Join(d.cfg.Dir, name+s.Suffix)
 		if err := os.MkdirAll(folder, 0o755); err != nil { //nolint:gosec // data is shared with its readers
@@ -141,7 +142,7 @@ func (d *Dir) open(dec consumer.Decoder, s sink.Setup) (*writer, error) {
 		if err := syncDir(d.cfg.Dir); err != nil {
 			return nil, fmt.Errorf("open %s: %w", d.cfg.Dir, err)
 		}
-		if err := w.tidy(folder); err != nil {
+		if err := errors.Join(w.tidy(folder), probe(folder)); err != nil {
 			return nil, fmt.Errorf("open %s: %w", folder, err)
 		}
 		w.topics[name] = &topic{name: name, folder: folder, known: map[int32]bool{}}

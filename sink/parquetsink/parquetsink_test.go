@@ -460,6 +460,30 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+// Another type after a restart is found as well, and so is a file that a person had written anew.
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	l := newLake(t)
+	w := l.open()
+	p := l.mustWrite(w, l.claim(w, 0), 1, l.numbered(0, 1)...)
+	again := l.open()
+	l.claim(again, 0)
+	if _, err := l.write(again, p, 2, l.events(1, another, `{"n":1}`)...); err == nil || !strings.Contains(err.Error(), "x.R and x.Other") {
+		t.Errorf("a second type: %v", err)
+	}
+	l.mustWrite(w, p, 5, l.numbered(1, 4)...)
+	if got := l.claim(again, 0); got.Next != 5 {
+		t.Errorf("claimed at %d, want 5", got.Next)
+	}
+	if err := os.Remove(l.file(1)); err != nil { // written again, from here on
+		t.Fatal(err)
+	}
+	l.mustWrite(w, p, 3, l.numbered(1, 2)...)
+	if got := l.claim(again, 0); got.Next != 3 {
+		t.Errorf("claimed at %d, want 3", got.Next)
+	}
+}
+
 // What a process left half written is removed a day later, when no one can still be at it.
 func TestLeftOver(t *testing.T) {
 	t.Parallel()

@@ -14,16 +14,24 @@ import (
 // errWrong is what a person must set right, found by us and not by the database.
 var errWrong = errors.New("the database is not as the sink needs it")
 
-// Fault implements [sink.DB], by the SQLSTATE.
+// errAway marks what was said on a connection that did not outlive it.
+var errAway = errors.New("the connection to the database is lost")
+
+// Fault implements [sink.DB], by the SQLSTATE. An error of the network says nothing by itself: it may be that of a
+// function's own call.
 func (d *db) Fault(err error) sink.Fault {
-	if errors.Is(err, errWrong) || errors.Is(err, pgx.ErrTxCommitRollback) {
+	pg, answered := errors.AsType[*pgconn.PgError](err)
+	_, connecting := errors.AsType[*pgconn.ConnectError](err)
+	switch {
+	case errors.Is(err, errWrong), errors.Is(err, pgx.ErrTxCommitRollback):
 		return sink.Wrong
-	}
-	pg, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok {
+	case answered:
+		return faultOf(pg)
+	case connecting, errors.Is(err, errAway), errors.Is(err, pgconn.ErrConnClosed), errors.Is(err, sink.ErrUnknownCommit), pgconn.Timeout(err):
 		return sink.Away
+	default:
+		return sink.Foreign
 	}
-	return faultOf(pg)
 }
 
 // classes are the faults of SQLSTATEs, by the code or its class of two characters. What is not here is Away.

@@ -111,7 +111,7 @@ func (d *db) inTx(ctx context.Context, f func(ctx context.Context, tx pgx.Tx) er
 	defer cancel()
 	tx, err := d.pool.BeginTx(ctx, pgx.TxOptions{BeginQuery: d.begin})
 	if err != nil {
-		return fmt.Errorf("begin a transaction: %w", err)
+		return fmt.Errorf("begin a transaction: %w: %w", errAway, err)
 	}
 	committing := false
 	defer func() {
@@ -124,7 +124,9 @@ func (d *db) inTx(ctx context.Context, f func(ctx context.Context, tx pgx.Tx) er
 			err = fmt.Errorf("%w (and roll back: %s)", err, e.Error())
 		}
 	}()
-	if err := f(ctx, tx); err != nil {
+	if err := f(ctx, tx); err != nil && tx.Conn().IsClosed() {
+		return fmt.Errorf("%w: %w", errAway, err)
+	} else if err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil || tx.Conn().IsClosed() {
@@ -146,7 +148,7 @@ func (d *db) Try(ctx context.Context, tx pgx.Tx, f func(ctx context.Context) err
 		}
 	}
 	if _, e := tx.Exec(ctx, "rollback to savepoint millrace; release savepoint millrace"); e != nil {
-		return fmt.Errorf("roll back to a savepoint: %w", e) // tx cannot go on, and what f said in it is no word on its events
+		return fmt.Errorf("roll back to a savepoint: %w: %w", errAway, e) // tx cannot go on, and what f said in it is no word on its events
 	}
 	return err
 }

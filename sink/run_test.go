@@ -1,0 +1,302 @@
+package sink_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/millrace/millrace/consumer"
+	"github.com/millrace/millrace/cursor"
+	"github.com/millrace/millrace/event"
+	"github.com/millrace/millrace/groups"
+	"github.com/millrace/millrace/internal/engine"
+	"github.com/millrace/millrace/internal/wire"
+	"github.com/millrace/millrace/kafka"
+	"github.com/millrace/millrace/schemas"
+	"github.com/millrace/millrace/sink"
+	"github.com/millrace/millrace/sink/sinktest"
+)
+
+const patience = 30 * time.Second
+
+// cluster is a broker in this process with the topic of the model, and what is behind Run.
+type cluster struct {
+	kafka.Cluster
+	t      *testing.T
+	client *kgo.Client
+	admin  *kadm.Client
+	reg    *schemas.Registry
+	db     *sinktest.Memory
+}
+
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, topic, topic+".analytics.dlq"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(fake.Close)
+	c := &cluster{Cluster: kafka.Cluster{Seeds: fake.ListenAddrs()}, t: t, reg: schemas.Memory(), db: sinktest.NewMemory()}
+	if c.client, err = c.Client(kgo.RecordPartitioner(kgo.ManualPartitioner())); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.client.Close)
+	c.admin = kadm.NewClient(c.client)
+	return c
+}
+
+// publish writes orders from ≤ i < to, one after the other into both partitions.
+func (c *cluster) publish(from, to int) {
+	c.t.Helper()
+	for i := from; i < to; i++ {
+		e := event.New(topic, fmt.Sprintf("o%03d", i), placed{Order: fmt.Sprintf("o%03d", i), Country: "DE", Cents: int64(i)})
+		e.Source, e.Time = "test", time.Now()
+		value, err := c.reg.Encode(c.t.Context(), nil, &e)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		r := wire.Record(&e, value)
+		r.Topic, r.Partition = topic, int32(i%2)
+		if err := c.client.ProduceSync(c.t.Context(), r).FirstErr(); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+}
+
+func (c *cluster) mux() *sink.Mux[*sinktest.Tx] {
+	m := sink.NewMux[*sinktest.Tx](c.db)
+	sink.On(m, func(ctx context.Context, tx *sinktest.Tx, es []event.Of[placed]) error {
+		for _, e := range es {
+			n, err := tx.Get(ctx, e.Data.Order)
+			if err != nil {
+				return err
+			}
+			if err := tx.Put(ctx, e.Data.Order, n+"1"); err != nil {
+				return err
+			}
+			if e.Data.Order == "o007" {
+				return consumer.DeadLetter(errors.New("refused"))
+			}
+		}
+		return nil
+	})
+	return m
+}
+
+// start runs the sink; stop ends it and returns what Run returned.
+func (c *cluster) start() (stop func() error, done <-chan error) {
+	cfg := sink.Config{Name: "analytics", Topics: []string{topic}, Wait: time.Millisecond, SessionTimeout: 6 * time.Second}
+	ctx, cancel := context.WithCancel(c.t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- sink.Run(ctx, c.Cluster, c.reg, c.mux(), cfg) }()
+	return func() error {
+		cancel()
+		return <-ended
+	}, ended
+}
+
+// until waits for a fact.
+func (c *cluster) until(what string, fact func() bool) {
+	c.t.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !fact() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			c.t.Fatalf("waited %s for: %s", patience, what)
+		}
+	}
+}
+
+func (c *cluster) once() (n int) {
+	c.t.Helper()
+	for order, times := range c.db.Values() {
+		if times != "1" {
+			c.t.Fatalf("order %s had its effect %d times", order, len(times))
+		}
+		n++
+	}
+	return n
+}
+
+// Run goes on from the database, whatever is committed to Kafka, and says there that its position is kept elsewhere.
+func TestRunGoesOnFromTheTarget(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.publish(0, 20)
+	stop, _ := c.start()
+	c.until("19 orders", func() bool { return c.once() == 19 })
+	var meta string
+	c.until("a report", func() bool {
+		offsets, err := c.admin.FetchOffsets(t.Context(), "analytics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, ok := offsets.Lookup(topic, 0)
+		meta = o.Metadata
+		return ok && o.At == 10
+	})
+	if want := groups.KeptElsewhere + "sink analytics"; meta != want {
+		t.Errorf("the metadata of the report is %q, want %q", meta, want)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	var wrong kadm.Offsets
+	wrong.AddOffset(topic, 0, 3, -1) // as another tool might
+	wrong.AddOffset(topic, 1, 9, -1)
+	if err := c.admin.CommitAllOffsets(t.Context(), "analytics", wrong); err != nil {
+		t.Fatal(err)
+	}
+	c.publish(20, 40)
+	stop, _ = c.start()
+	c.until("39 orders", func() bool { return c.once() == 39 })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	ends, err := c.admin.ListEndOffsets(t.Context(), topic+".analytics.dlq")
+	if err != nil {
+		t.Fatal(err)
+	}
+	letters := int64(0)
+	ends.Each(func(o kadm.ListedOffset) { letters += o.Offset })
+	if letters != 1 {
+		t.Errorf("%d dead letters, want that of o007", letters)
+	}
+}
+
+// Another process with the same name in another cluster's group takes the partitions in the database: this one notices,
+// changes nothing, and goes on from where the other was once it has them back.
+func TestAFencedMemberComesBack(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.publish(0, 20)
+	stop, _ := c.start()
+	c.until("19 orders", func() bool { return c.once() == 19 })
+	rows, err := c.db.Positions(t.Context(), "analytics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []cursor.ID
+	for _, r := range rows {
+		ids = append(ids, r.ID)
+	}
+	if _, err := c.db.Claim(t.Context(), "another", ids, nil); err != nil {
+		t.Fatal(err)
+	}
+	c.publish(20, 40)
+	c.until("39 orders", func() bool { return c.once() == 39 })
+	rows, err = c.db.Positions(t.Context(), "analytics")
+	if err != nil || rows[0].Epoch != 3 || rows[1].Epoch != 3 {
+		t.Errorf("positions %+v, %v: want epoch 3: claimed, taken, claimed again", rows, err)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRunStopsWhereItCannotGoOn(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		spoil func(c *cluster)
+		want  []string
+	}{
+		"below the log start": {func(c *cluster) {
+			var cut kadm.Offsets
+			cut.AddOffset(topic, 0, 12, -1)
+			if _, err := c.admin.DeleteRecords(c.t.Context(), cut); err != nil {
+				c.t.Fatal(err)
+			}
+		}, []string{"offset 10", "starts at 12", "millrace sink rewind analytics"}},
+		"another topic": {func(c *cluster) {
+			if _, err := c.admin.DeleteTopics(c.t.Context(), topic); err != nil {
+				c.t.Fatal(err)
+			}
+			if _, err := c.admin.CreateTopics(c.t.Context(), 2, 1, nil, topic); err != nil {
+				c.t.Fatal(err)
+			}
+		}, []string{"created again", "starts at offset 0", "millrace sink rewind analytics"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t)
+			c.publish(0, 20)
+			stop, _ := c.start()
+			c.until("19 orders", func() bool { return c.once() == 19 })
+			if err := stop(); err != nil {
+				t.Fatal(err)
+			}
+			c.publish(20, 30)
+			tt.spoil(c)
+			_, ended := c.start()
+			select {
+			case err := <-ended:
+				for _, w := range tt.want {
+					if err == nil || !strings.Contains(err.Error(), w) {
+						t.Errorf("Run ended with %v, want %q in it", err, w)
+					}
+				}
+			case <-time.After(patience):
+				t.Error("Run goes on")
+			}
+			if n := c.once(); n != 19 {
+				t.Errorf("%d orders, want the 19 of before", n)
+			}
+		})
+	}
+}
+
+func TestConfigIsRefusedByName(t *testing.T) {
+	t.Parallel()
+	for name, cfg := range map[string]sink.Config{
+		"Name":     {Name: "an alytics", Topics: []string{"t"}},
+		"Topics":   {Name: "a"},
+		"repeated": {Name: "a", Topics: []string{"t", "t"}},
+		"Batch":    {Name: "a", Topics: []string{"t"}, Batch: -1},
+		"Dedupe":   {Name: "a", Topics: []string{"t"}, Dedupe: -1},
+		"Deferred": {Name: "a", Topics: []string{"t"}, Retry: consumer.Retry{Deferred: []time.Duration{1}}},
+		"Burst":    {Name: "a", Topics: []string{"t"}, Burst: consumer.Burst{Ratio: 2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			err := sink.Run(t.Context(), kafka.Cluster{}, schemas.Memory(), sink.NewMux[*sinktest.Tx](sinktest.NewMemory()), cfg)
+			if err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("Run: %v, want an error that names %s", err, name)
+			}
+		})
+	}
+}
+
+// An empty mux, a table without its schema and a registry that is none end Run before it joins.
+func TestOpenSaysWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	table := sink.Table{Name: "orders", Event: "shop.OrderPlaced", Key: []string{"order"}}
+	for name, tt := range map[string]struct {
+		fill func(m *sink.Mux[*sinktest.Tx])
+		dec  consumer.Decoder
+	}{
+		"empty":           {func(*sink.Mux[*sinktest.Tx]) {}, schemas.Memory()},
+		"no subject":      {func(m *sink.Mux[*sinktest.Tx]) { m.Table(table) }, schemas.Memory()},
+		"schema registry": {func(m *sink.Mux[*sinktest.Tx]) { m.Table(table) }, down{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := sink.NewMux[*sinktest.Tx](sinktest.NewMemory())
+			tt.fill(m)
+			feed := logsOf{engine.NewMemory()}
+			err := sink.RunOn(t.Context(), feed, feed, tt.dec, m, sink.Config{Name: "a", Topics: []string{topic}}, nil)
+			if err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("Run: %v, want an error that says %q", err, name)
+			}
+		})
+	}
+}
