@@ -127,6 +127,9 @@ func (s *scan) step(ctx context.Context) error {
 		s.quiet = quietFirst
 	}
 	err := s.drain()
+	if fetches.NumRecords() > 0 {
+		s.moved = time.Now() // whoever took the events may have taken his time: that is no silence of the cluster
+	}
 	s.account()
 	return err
 }

@@ -17,6 +17,12 @@ import (
 	"github.com/millrace/millrace/reader"
 )
 
+// A topic that was made a moment ago is not known to every broker yet.
+const (
+	newTopicLooks = 4
+	newTopicWait  = 250 * time.Millisecond
+)
+
 // Mirror is a target that writes records to a topic as they were: key, value, headers and timestamp. Where the topic has
 // as many partitions as the source, each record keeps its own; else its key picks one, as the producer's would.
 type Mirror struct {
@@ -57,6 +63,12 @@ func (m *Mirror) look(ctx context.Context, partitions int) error {
 	defer client.Close()
 	adm := kadm.NewClient(client)
 	details, err := adm.ListTopicsWithInternal(ctx, m.topic)
+	for range newTopicLooks {
+		if err != nil || !errors.Is(details[m.topic].Err, kerr.UnknownTopicOrPartition) || !sleep(ctx, newTopicWait) {
+			break
+		}
+		details, err = adm.ListTopicsWithInternal(ctx, m.topic)
+	}
 	if err == nil {
 		err = details[m.topic].Err
 	}
@@ -95,14 +107,14 @@ func (m *Mirror) Close(ctx context.Context) error {
 
 func (m *Mirror) writes() string { return m.topic }
 
-// Send implements [Pipelined].
+// Send implements [Pipelined]. The end of ctx fails what is buffered: nobody else's records share its batches.
 func (m *Mirror) Send(ctx context.Context, e event.Event, done func(event.Event, error)) {
 	r, err := m.record(ctx, &e)
 	if err != nil {
 		done(e, err)
 		return
 	}
-	m.client.Produce(context.WithoutCancel(ctx), r, func(_ *kgo.Record, err error) { done(event.Event{}, err) })
+	m.client.Produce(ctx, r, func(_ *kgo.Record, err error) { done(event.Event{}, err) })
 }
 
 // Deliver implements [Target].

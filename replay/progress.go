@@ -47,6 +47,16 @@ type mark struct {
 	Head    *head `json:"head,omitempty"`
 }
 
+// parseMark reads the metadata of a commit at an offset. What is no replay's, or lies outside of its span, was not
+// written by one.
+func parseMark(at int64, meta string) (mark, bool) {
+	var m mark
+	if err := json.Unmarshal([]byte(meta), &m); err != nil || m.Version != 1 || m.From < 0 || m.From > at || at > m.Until {
+		return mark{}, false
+	}
+	return m, m.Head == nil || m.Head.Parts > 0 && m.Head.Grant >= 0
+}
+
 // head is what a replay is, and who runs it.
 type head struct {
 	Owner owner     `json:"owner,omitzero"`
@@ -156,8 +166,8 @@ func (s *kafkaStore) load(ctx context.Context, id string) (*frozen, error) {
 		if o.At < 0 {
 			continue
 		}
-		var m mark
-		if err := json.Unmarshal([]byte(o.Metadata), &m); err != nil || m.Version != 1 || m.From > o.At || o.At > m.Until {
+		m, ok := parseMark(o.At, o.Metadata)
+		if !ok {
 			return nil, fmt.Errorf("read progress of replay %s: the commit on %s/%d is none of a replay: another tool moved group %s: run it anew with another id",
 				id, o.Topic, o.Partition, group)
 		}

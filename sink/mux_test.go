@@ -563,3 +563,50 @@ func TestARebuildRefusesFunctions(t *testing.T) {
 		}
 	})
 }
+
+// watcher keeps what the last transaction did.
+type watcher struct {
+	sink.Silent
+	did              sink.Written
+	settled, fenced  int
+	transactions, ok int
+}
+
+func (w *watcher) Written(_ cursor.ID, did sink.Written, _ time.Duration, err error) {
+	w.did = did
+	w.transactions++
+	if err == nil {
+		w.ok++
+	}
+}
+func (w *watcher) Settled(cursor.ID, bool) { w.settled++ }
+func (w *watcher) Fenced(cursor.ID)        { w.fenced++ }
+
+func TestObserver(t *testing.T) {
+	inBubble(t, func(d *desk) {
+		w := &watcher{}
+		d.cfg.Observer, d.cfg.Dedupe = w, time.Hour
+		d.count(func(e event.Of[placed]) error {
+			if e.Data.Cents < 0 {
+				return consumer.DeadLetter(errors.New("refused"))
+			}
+			return nil
+		})
+		sink.OnFold(d.mux, sink.Fold[placed]{Name: "f", By: func(e event.Of[placed]) string { return e.ID }, Window: time.Minute}, add)
+		d.mux.Table(sink.Table{Name: "t", Event: "shop.OrderPlaced", Key: []string{"order"}})
+		other := event.Event{Meta: event.Meta{ID: "x", Topic: topic, Type: "shop.Other", ContentType: "application/json", Time: epoch}, Value: []byte("{}")}
+		old := d.order("o3", 1)
+		old.Time = epoch.Add(-time.Hour)
+		d.fail = once(sinktest.Committed, errors.New("cut"))
+		v := d.handle(d.order("o1", 1), d.order("o1", 1), d.order("o2", -1), old, other)
+		d.is("verdict", v.Kind, verdict.Done)
+		d.is("did", fmt.Sprintf("%+v", w.did), "{Events:5 Rows:2 States:1 Repeats:1 Late:1 Buried:1 Passed:1}")
+		d.is("settled", w.settled, 1)
+		d.is("transactions", w.transactions, 2)
+		if _, err := d.db.Claim(d.t.Context(), "another", []cursor.ID{d.id}, nil); err != nil {
+			d.t.Fatal(err)
+		}
+		d.handle(d.order("o4", 1))
+		d.is("fenced", w.fenced, 1)
+	})
+}

@@ -23,8 +23,9 @@ type Observer interface {
 type Written struct {
 	// Events were read, Rows changed, States of folds stored.
 	Events, Rows, States int
-	// Repeats had an id that was seen before, Late came after their window had closed, Buried are dead letters.
-	Repeats, Late, Buried int
+	// Repeats had an id that was seen before, Late came after their window had closed, Buried are dead letters, and for
+	// Passed nothing is registered.
+	Repeats, Late, Buried, Passed int
 }
 
 // Silent is an [Observer] that does nothing: embed it to watch some things only.

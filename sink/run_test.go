@@ -217,6 +217,15 @@ func TestRunStopsWhereItCannotGoOn(t *testing.T) {
 				c.t.Fatal(err)
 			}
 		}, []string{"offset 10", "starts at 12", "millrace sink rewind analytics"}},
+		"past the log end": {func(c *cluster) {
+			rows, err := c.db.Positions(c.t.Context(), "analytics")
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			if err := c.db.Move(c.t.Context(), []sink.Move{{From: rows[0], To: &sink.Position{Next: 500}}}); err != nil {
+				c.t.Fatal(err)
+			}
+		}, []string{"outside of the log", "millrace sink rewind analytics"}},
 		"another topic": {func(c *cluster) {
 			if _, err := c.admin.DeleteTopics(c.t.Context(), topic); err != nil {
 				c.t.Fatal(err)

@@ -1,9 +1,33 @@
 // Package sink writes events to where they are counted on: each event once, whatever crashes. The position of a partition
-// and what its events changed are one transaction of the target.
+// and what its events changed are one transaction of the target. It stands between internal/engine, which reads partitions,
+// and an adapter: pgsink (PostgreSQL), sqlitesink (SQLite), parquetsink (files in a directory).
 //
 //	out := pgsink.New(pool, pgsink.Config{})
 //	sink.On(out, func(ctx context.Context, tx pgx.Tx, es []event.Of[shop.OrderPlaced]) error { return addOrders(ctx, tx, es) })
 //	err := sink.Run(ctx, cluster, registry, out, sink.Config{Name: "analytics", Topics: []string{"shop.orders"}})
+//
+// Three uses go together in one sink, and in one transaction: [On], a function with the database's own transaction;
+// [OnFold], a state per key that each event moves on; [Mux.Table], rows from the events' schema.
+//
+// # Exactly once
+//
+// The only truth about a position is its row in the target. A transaction moves it by compare-and-set, from what this
+// owner last read or wrote, together with the data: an owner that has lost its partition rolls back, however late it comes, and
+// a COMMIT whose answer is lost is looked up. Kafka's committed offset is a report for those who watch the lag: it is
+// written afterwards, marked as one, and never read. Without a position row a partition begins at [Config.Start].
+//
+// What a producer published twice is two events; [Config.Dedupe] makes them one by their id.
+//
+// # Errors
+//
+// What an error of a function or of the database does is told by [Mux], what one of a target of your own does by [Writer].
+// Run ends with an error where going on would lose events without a word: retention has overtaken the position, the log
+// was cut, the topic was created anew.
+//
+// # Concurrency
+//
+// One transaction per partition at a time; partitions, and the members of a sink, at the same time. A [Mux] is filled
+// before it is used.
 package sink
 
 import (

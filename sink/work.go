@@ -33,6 +33,7 @@ type work[Tx any] struct {
 	order      []int // events by id
 	ids        []string
 
+	passedBy int // events that go nowhere
 	did      Written
 	careful  bool // look for the events that fail
 	progress bool // the transaction that failed will not fail in the same way again
@@ -110,7 +111,7 @@ func (k *work[Tx]) reset() {
 	clear(k.ids)
 	clear(k.lateBuried)
 	k.guilty, k.buried, k.late = k.guilty[:0], 0, k.late[:0]
-	k.careful, k.Batch = false, Batch{}
+	k.careful, k.passedBy, k.Batch = false, 0, Batch{}
 }
 
 // decode decodes each event for whatever takes it. What does not decode is set aside.
@@ -144,6 +145,7 @@ func (k *work[Tx]) route(ctx context.Context, e *event.Event, i int) (handler st
 	u := k.types[name]
 	if u == nil {
 		k.nobody(e.Topic, name, e.ID)
+		k.passedBy++
 		return "", nil
 	}
 	for n, s := range u.sheets {

@@ -102,7 +102,7 @@ func (w *writer[Tx]) transact(ctx context.Context, k *work[Tx]) error {
 
 // once is one transaction.
 func (w *writer[Tx]) once(ctx context.Context, k *work[Tx]) error {
-	k.did, k.late, k.progress = Written{Events: len(k.Events)}, k.late[:0], false
+	k.did, k.late, k.progress = Written{Events: len(k.Events), Passed: k.passedBy}, k.late[:0], false
 	from := k.From
 	if w.plant.expectFirst && len(k.Events) > 0 {
 		from.Next = k.Events[0].Offset

@@ -32,12 +32,14 @@ type devFlags struct {
 	data         string // the directory with everything it keeps
 	broker       string // address to listen on; "" = the remembered one
 	registry     string // the same
+	gateway      string // the same
 	noRegistry   bool
 	demo         bool
 	sync         bool
 	fresh        bool
 	length       time.Duration // 0 = until it is told to stop
 	port, second int           // as typed
+	third        int
 }
 
 func (a *app) devCommand() *cobra.Command {
@@ -45,8 +47,9 @@ func (a *app) devCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "dev", Short: "Run a broker, a registry and, with --demo, a shop on this machine",
 		Long: `Run a cluster for development on this machine: one embedded broker, a schema registry, and what topics/*.yaml and
-schemas/*.avsc of the current directory declare. Nothing has to be installed, everything is kept under .millrace, and the
-next start goes on where this one stopped. It listens on 127.0.0.1 only.
+schemas/*.avsc of the current directory declare. Where it has a folder sources, webhooks are taken in as its files say.
+Nothing has to be installed, everything is kept under .millrace, and the next start goes on where this one stopped. It
+listens on 127.0.0.1 only.
 
 The broker is not replicated: for production use Apache Kafka. A kill at any moment loses no acknowledged event, repeats
 none of an idempotent producer, and leaves transactions whole; transactions need a client of Kafka 4.0's protocol. Only
@@ -65,6 +68,9 @@ It holds 2 GiB; above it producers get POLICY_VIOLATION. A partition keeps 256 M
 			if f.registry, err = loopbackPort(cmd, "registry-port", f.second); err != nil {
 				return err
 			}
+			if f.gateway, err = loopbackPort(cmd, "gateway-port", f.third); err != nil {
+				return err
+			}
 			if f.demo && f.noRegistry {
 				return usage(errors.New("--demo needs the registry: leave out --no-registry"))
 			}
@@ -76,7 +82,8 @@ It holds 2 GiB; above it producers get POLICY_VIOLATION. A partition keeps 256 M
 	fs.StringVar(&f.data, "data", ".millrace", "keep everything in this `folder`")
 	fs.IntVar(&f.port, "port", 9092, "the broker's `port`; 0 picks a free one. Defaults to the last one here, at first to 9092 or a free one")
 	fs.IntVar(&f.second, "registry-port", 8081, "the registry's `port`; as --port")
-	fs.BoolVar(&f.noRegistry, "no-registry", false, "run no schema registry")
+	fs.IntVar(&f.third, "gateway-port", 8085, "the `port` that takes webhooks in, where there is a folder sources; as --port")
+	fs.BoolVar(&f.noRegistry, "no-registry", false, "run no schema registry, and no gateway")
 	fs.BoolVar(&f.fresh, "fresh", false, "start with an empty broker, and keep the data that were there beside it")
 	fs.BoolVar(&f.sync, "sync", false, "flush each write to the disk before it is acknowledged: survives a power failure, slower")
 	fs.DurationVar(&f.length, "for", 0, "stop by itself after this `time`")
@@ -228,6 +235,14 @@ func (d *dev) start(ctx context.Context, lock *devbroker.Lock) error {
 	}
 	if err := d.declareHere(ctx); err != nil {
 		return err
+	}
+	if dir := d.sourcesHere(); dir != "" && d.schemas != nil {
+		if err := d.startGateway(ctx, dir, d.getenv); err != nil {
+			if errors.Is(err, devbroker.ErrTaken) {
+				return hint(err, "stop the other program, or take another port:  millrace dev --gateway-port 0")
+			}
+			return err
+		}
 	}
 	if d.flags.demo {
 		return d.startShop(ctx)

@@ -154,3 +154,26 @@ func TestServeGatewayUsage(t *testing.T) {
 		})
 	}
 }
+
+// What sources/ of the current directory describes is taken in; a fault in it is shown, and corrected while it runs.
+func TestDevTakesWebhooksIn(t *testing.T) {
+	t.Parallel()
+	w := &world{dir: t.TempDir()}
+	w.write(t, "topics/hooks.yaml", "name: webhooks.open\nowner: me\npartitions: 1\n")
+	w.write(t, "sources/open.yaml", "verify: all\ntopic: webhooks.open\n")
+	d := startDev(t, w.dir, "--port", "0", "--registry-port", "0", "--gateway-port", "0")
+	addr := d.await(t, brokerLine)[1]
+	url := d.await(t, `webhooks +(http://127\.0\.0\.1:\d+)/in/NAME`)[1]
+	d.await(t, `webhooks are not taken in: open\.yaml:1: verify`)
+	w.write(t, "sources/open.yaml", "verify: none\ntopic: webhooks.open\n")
+	d.await(t, "the sources are corrected")
+	resp, err := http.Post(url+"/in/open", "text/plain", strings.NewReader("hello"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK || endOf(t, addr, "webhooks.open") != 1 {
+		t.Errorf("got %d, and %d events", resp.StatusCode, endOf(t, addr, "webhooks.open"))
+	}
+	d.stop(t)
+}

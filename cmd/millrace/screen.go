@@ -40,6 +40,7 @@ type board struct {
 	full     bool   // it refuses writes
 	crashes  int
 	registry string
+	gateway  string // where senders post, "" where nothing is taken in
 	specs    []topics.Spec
 	rows     []*row
 	dead     int64
@@ -115,6 +116,12 @@ func (b *board) registryUp(url string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.registry = url
+}
+
+func (b *board) gatewayUp(url string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.gateway = url
 }
 
 func (b *board) declared(specs []topics.Spec) {
@@ -223,6 +230,9 @@ func (b *board) places() []styled {
 	}
 	if b.registry != "" {
 		lines = append(lines, styled{"  registry  " + b.registry, plain})
+	}
+	if b.gateway != "" {
+		lines = append(lines, styled{"  webhooks  " + b.gateway, plain})
 	}
 	lines = append(lines, styled{"  promise   " + b.promise(), plain}, styled{}, styled{elsewhere(), bold})
 	if b.broker.Addr != defaultHere(9092) || b.registry != "" && b.registry != "http://"+defaultHere(8081) {

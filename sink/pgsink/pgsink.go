@@ -67,6 +67,12 @@ func (c Config) lockTimeout() time.Duration { return min(c.Timeout, 2*c.Idle) }
 // rollbackTimeout bounds the end of a transaction that failed: the database does the same when the connection ends.
 const rollbackTimeout = 5 * time.Second
 
+// New returns a mux that writes to the database of pool, which stays the caller's: two connections for each partition
+// that is written at once are plenty, two in all keep two cores busy.
+func New(pool *pgxpool.Pool, cfg Config) *sink.Mux[pgx.Tx] {
+	return sink.NewMux[pgx.Tx](newDB(pool, cfg))
+}
+
 // db implements [sink.DB].
 type db struct {
 	pool *pgxpool.Pool

@@ -201,7 +201,7 @@ func (d *db) outdated(ctx context.Context, tx pgx.Tx) ([]string, error) {
 	if err != nil || limit == nil {
 		return nil, err
 	}
-	rows, err := tx.Query(ctx, `SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass($1)`, d.seen)
+	rows, err := tx.Query(ctx, `SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass($1)`, pgx.QueryExecModeExec, d.seen)
 	if err != nil {
 		return nil, err
 	}
