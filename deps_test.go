@@ -34,7 +34,7 @@ var layers = []struct {
 	{"adapters", []string{"sink/parquetsink", "sink/pgsink", "sink/sqlitesink", "sink/sinktest"}},
 	{"onlookers", []string{"internal/devbroker", "metrics"}},
 	{"wiring", []string{"service", "millracetest"}},
-	{"beside", []string{"internal/kafkatest", "internal/pgtest", "internal/devbroker/soak", "examples/shop", "examples/flights"}},
+	{"beside", []string{"internal/kafkatest", "internal/pgtest", "internal/ledger", "internal/devbroker/soak", "examples/shop", "examples/flights"}},
 	{"tops", []string{"cmd/millrace", "internal/kafkatest/kafka", "internal/pgtest/postgres", "bench", "test/tiers", "test/integration", "test/cluster", "test/soak"}},
 }
 

@@ -19,7 +19,7 @@ import (
 
 // A topic that was made a moment ago is not known to every broker yet.
 const (
-	newTopicLooks = 4
+	newTopicLooks = 20
 	newTopicWait  = 250 * time.Millisecond
 )
 

@@ -67,6 +67,14 @@ func (g *Gateway) body(ctx context.Context, w http.ResponseWriter, r *request) (
 			return nil, unread(err)
 		}
 	}
+	// A body in chunks took room for the largest: while the request is held it has room for what came.
+	if came := int64(len(r.body)); compressed || came < room {
+		if compressed {
+			came += int64(len(r.decoded))
+		}
+		g.reading.release(r.Name, max(0, room-came))
+		room = min(room, came)
+	}
 	return give, outcome{}
 }
 

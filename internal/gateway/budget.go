@@ -40,6 +40,9 @@ func (b *budget) acquire(ctx context.Context, source string, n int64) error {
 	if n > b.share {
 		return errShare
 	}
+	if n == 0 {
+		return nil // and who holds nothing is not remembered
+	}
 	b.mu.Lock()
 	h := b.sources[source]
 	if h == nil {
@@ -81,6 +84,9 @@ func (b *budget) acquire(ctx context.Context, source string, n int64) error {
 
 // release gives n back.
 func (b *budget) release(source string, n int64) {
+	if n == 0 {
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.give(source, n)

@@ -28,6 +28,10 @@ func TestBudgetLeavesRoomForOthers(t *testing.T) {
 		}
 		b.release("flood", 100)
 		b.release("calm", 100)
+		if err := b.acquire(t.Context(), "empty", 0); err != nil { // a body without a byte
+			t.Fatal(err)
+		}
+		b.release("empty", 0)
 		if b.used != 0 || len(b.sources) != 0 || len(b.queue) != 0 {
 			t.Fatalf("something is left: %+v", b)
 		}

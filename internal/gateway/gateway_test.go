@@ -362,6 +362,28 @@ func TestOneFloodLeavesRoom(t *testing.T) {
 	})
 }
 
+// A body in chunks takes room for the largest while it is read, and for what it is while it is held.
+func TestChunksAreHeldByTheirSize(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, gateway.Config{}, map[string]string{"acme.yaml": acme})
+		l.load()
+		l.log.stall()
+		r := signed(t, "msg_1", body)
+		r.ContentLength = -1
+		done := make(chan int, 1)
+		go func() { done <- l.ask(r).Code }()
+		synctest.Wait()
+		if read, _, _ := l.InMemory(); read != int64(len(body)) {
+			t.Errorf("%d bytes are held for a body of %d", read, len(body))
+		}
+		l.log.release(nil)
+		if status := <-done; status != http.StatusOK {
+			t.Errorf("got %d", status)
+		}
+	})
+}
+
 func TestPanicIsAnAnswer(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, gateway.Config{}, map[string]string{"acme.yaml": acme})

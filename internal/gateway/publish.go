@@ -20,6 +20,9 @@ const group = "gateway"
 // recordCost is what a record costs of the producing budget at least: so its records are bounded with its bytes.
 const recordCost = 4 << 10
 
+// envelopeRoom is what an envelope usually has besides the body.
+const envelopeRoom = 1 << 10
+
 // letterWriter writes dead letters; *deadletter.Writer is one.
 type letterWriter interface {
 	Write(ctx context.Context, e event.Event, f deadletter.Failure) error
@@ -95,7 +98,7 @@ func (p *publication) events(ctx context.Context, r *request) ([]*event.Event, e
 		Headers: r.keep(r.header), Body: r.body,
 	}
 	var err error
-	if e.Value, err = p.g.reg.Encode(ctx, nil, &e); err != nil {
+	if e.Value, err = p.g.reg.Encode(ctx, make([]byte, 0, len(r.body)+envelopeRoom), &e); err != nil {
 		return nil, err
 	}
 	e.Data = nil

@@ -289,8 +289,7 @@ func (d *db) takeOver(ctx context.Context, tx pgx.Tx, s sink.Swap) (int64, error
 		}
 		moved = r.CommandTag.RowsAffected()
 	}
-	var exists bool
-	if err := tx.QueryRow(ctx, `SELECT to_regclass('`+strings.ReplaceAll(d.seen, "'", "''")+`') IS NOT NULL`).Scan(&exists); err != nil || !exists {
+	if there, err := d.exists(ctx, tx, seenTable); err != nil || !there {
 		return moved, err
 	}
 	for _, sql := range []string{

@@ -167,7 +167,7 @@ func (d *db) maintain(ctx context.Context) error {
 // attached afterwards keeps nobody waiting, unlike CREATE TABLE … PARTITION OF.
 func (d *db) partitions(ctx context.Context, tx pgx.Tx) error {
 	var now time.Time
-	if err := tx.QueryRow(ctx, `SELECT now()`).Scan(&now); err != nil {
+	if err := tx.QueryRow(ctx, `SELECT now()`, pgx.QueryExecModeExec).Scan(&now); err != nil {
 		return err
 	}
 	day := now.UTC().Truncate(24*time.Hour).AddDate(0, 0, -1)
@@ -197,7 +197,7 @@ func partitionOf(day time.Time) string { return seenTable + "_" + day.Format(day
 // outdated are the partitions whose ids all sinks have forgotten.
 func (d *db) outdated(ctx context.Context, tx pgx.Tx) ([]string, error) {
 	var limit *time.Time
-	err := tx.QueryRow(ctx, `SELECT ((now() - max(dedupe)) AT TIME ZONE 'UTC')::date - 1 FROM `+d.offsets).Scan(&limit)
+	err := tx.QueryRow(ctx, `SELECT ((now() - max(dedupe)) AT TIME ZONE 'UTC')::date - 1 FROM `+d.offsets, pgx.QueryExecModeExec).Scan(&limit)
 	if err != nil || limit == nil {
 		return nil, err
 	}

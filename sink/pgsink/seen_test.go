@@ -285,3 +285,34 @@ func TestRealLeastRights(t *testing.T) {
 		t.Errorf("a table that it may not create: %v", err)
 	}
 }
+
+// Nothing is prepared by name in a session, which a pooler gives to another after the transaction.
+func TestRealNothingStaysInASession(t *testing.T) {
+	t.Parallel()
+	columns := []schemas.Column{field("id", schemas.KindString, false)}
+	table := sink.Table{Name: "t", Key: []string{"id"}}
+	p := pool(t, pgtest.DB(t)+"&pool_max_conns=1")
+	db := pgsink.NewDB(p, pgsink.Config{})
+	for range 2 {
+		if err := prepare(t, db, true, &table, columns); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := newMember(t, db, 0)
+	if _, err := noteIDs(m, time.Hour, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.write(&table, rowsOf(t, columns, object(`{"id":"a"}`)), rowsOf(t, columns, object(`{"id":"b"}`))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Settle(t.Context(), m.at, m.at); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Swap(t.Context(), sink.Swap{Into: "into", From: "s"}); err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	if err := p.QueryRow(t.Context(), "SELECT count(*) FROM pg_prepared_statements WHERE name <> ''", pgx.QueryExecModeExec).Scan(&n); err != nil || n != 0 {
+		t.Errorf("%d prepared statements: %v", n, err)
+	}
+}
