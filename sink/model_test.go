@@ -186,7 +186,8 @@ func idOf(p int) cursor.ID {
 	return cursor.ID{Reader: "analytics", Topic: topic, TopicID: [16]byte{7}, Partition: int32(p)}
 }
 
-var errCrash = errors.New("the process is gone")
+// errCrash ends a process. To whoever notices it looks like a database that is away: nothing more is done.
+var errCrash = &sinktest.Error{Fault: sink.Away, Text: "the process is gone"}
 
 // fault makes calls of the database slow, so that transactions overlap, and some of them fail.
 func (m *model) fault(_ context.Context, at sinktest.Step, _ *sinktest.Tx) error {

@@ -112,7 +112,7 @@ func Run(ctx context.Context, c kafka.Cluster, dec consumer.Decoder, t Target, c
 		return fmt.Errorf("run sink %s: %w", cfg.name(), err)
 	}
 	if cfg.CreateTopics {
-		err := deadletter.Create(ctx, c, cfg.name(), cfg.Topics...)
+		err := deadletter.Create(ctx, c, cfg.Name, cfg.Topics...)
 		if ctx.Err() != nil {
 			return nil // asked to stop
 		}
@@ -124,7 +124,7 @@ func Run(ctx context.Context, c kafka.Cluster, dec consumer.Decoder, t Target, c
 	if err != nil {
 		return err
 	}
-	err = run(ctx, feed, feed, dec, t, cfg, deadletter.New(pub, cfg.name(), deadletter.Config{}))
+	err = run(ctx, feed, feed, dec, t, cfg, deadletter.New(pub, cfg.Name, deadletter.Config{}))
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	return errors.Join(err, pub.Close(closing))

@@ -119,7 +119,8 @@ type Config struct {
 	// exist: a dead letter that cannot be written holds its partition.
 	CreateTopics bool
 	// Rebuild writes everything once more beside what is there: under the name of the sink and its tables with
-	// [RebuildSuffix] behind, from Start. [Admin.Swap] puts the result in place, and the sink goes on from there. A mux
+	// [RebuildSuffix] behind, from Start. Its dead letters go where those of the sink go, with the ids that they have
+	// there. [Admin.Swap] puts the result in place, and the sink goes on from there. A mux
 	// with functions refuses it: where they write is their own choice.
 	Rebuild bool
 	// InstanceID makes the member static: a restart within the session timeout moves no partition. Defaults to "": dynamic.

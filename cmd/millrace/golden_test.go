@@ -53,7 +53,7 @@ var documents = []struct {
 	{"doctor", "doctor -o json", codeDone},
 	{"replay", "replay notes --from start --until offset:2 --into topic:notes --allow-loop --id golden -o json", codeDone},
 	{"replay-ls", "replay ls -o json", codeDone},
-	{"copy", "copy notes shop.orders --id copied -o json", codeDone},
+	{"copy", "copy notes shop.orders --until offset:2 --id copied -o json", codeDone},
 	{"sink-describe", "sink describe -f sink.yaml -o json", codeDone},
 	{"sink-rewind-plan", "sink rewind plan -f sink.yaml --at start -o json", codePending},
 	{"sink-rewind-apply", "sink rewind apply -f sink.yaml --at start --yes -o json", codeDone},
