@@ -21,6 +21,7 @@ import (
 	"github.com/millrace/millrace/internal/wire"
 	"github.com/millrace/millrace/kafka"
 	"github.com/millrace/millrace/sink"
+	"github.com/millrace/millrace/sink/parquetsink"
 	"github.com/millrace/millrace/sink/pgsink"
 	"github.com/millrace/millrace/sink/sqlitesink"
 )
@@ -49,6 +50,7 @@ func (w *work) sinkArms() []arm {
 		{"sink pg append", "sink connect insert", w.pg(sink.Table{Append: true})},
 		{"sink pg copy", "sink connect insert", w.pg(sink.Table{Append: true, NoDedupe: true})},
 		{"sink sqlite append", "sink connect insert", w.sqlite},
+		{"sink parquet", "sink connect insert", w.parquet},
 		{"sink connect upsert", "", w.connectUpsert},
 		{"sink pg upsert", "sink connect upsert", w.pg(sink.Table{Key: []string{"order_id"}})},
 	}
@@ -60,7 +62,7 @@ func (w *work) pg(t sink.Table) func(ctx context.Context, c kafka.Cluster, topic
 		t.Name, t.Event = fmt.Sprintf("sink_%d", time.Now().UnixNano()), Order{}.AvroName()
 		out := pgsink.New(w.sinks.pool, pgsink.Config{})
 		out.Table(t)
-		return errors.Join(w.sink(ctx, c, out, topic, n, k), w.drop(ctx, t.Name))
+		return errors.Join(w.sink(ctx, c, out, topic, n, k, 5000), w.drop(ctx, t.Name))
 	}
 }
 
@@ -77,15 +79,25 @@ func (w *work) sqlite(ctx context.Context, c kafka.Cluster, topic string, n int,
 	defer func() { _ = db.Close() }()
 	out := sqlitesink.New(db, sqlitesink.Config{})
 	out.Table(sink.Table{Name: "orders", Event: Order{}.AvroName(), Append: true})
-	return w.sink(ctx, c, out, topic, n, k)
+	return w.sink(ctx, c, out, topic, n, k, 5000)
+}
+
+func (w *work) parquet(ctx context.Context, c kafka.Cluster, topic string, n int, k *clock) error {
+	dir, err := os.MkdirTemp("", "millrace-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	// Files of 10,000 rows: with larger ones the first, which is not measured, would be half of the work.
+	return w.sink(ctx, c, parquetsink.New(parquetsink.Config{Dir: dir}), topic, n, k, 10_000)
 }
 
 // sink runs t until it has written n events. Joining the group and the first transaction are not measured, as the peer's are not.
-func (w *work) sink(ctx context.Context, c kafka.Cluster, t sink.Target, topic string, n int, k *clock) error {
+func (w *work) sink(ctx context.Context, c kafka.Cluster, t sink.Target, topic string, n int, k *clock, batch int) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	o := &written{want: int64(n), clock: k, done: cancel}
-	err := sink.Run(ctx, c, w.registry, t, sink.Config{Name: group("sink"), Topics: []string{topic}, Observer: o, CreateTopics: true})
+	err := sink.Run(ctx, c, w.registry, t, sink.Config{Name: group("sink"), Topics: []string{topic}, Batch: batch, Observer: o, CreateTopics: true})
 	return all(n, o.events.Load(), err)
 }
 
