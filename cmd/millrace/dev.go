@@ -78,7 +78,7 @@ It holds 2 GiB; above it producers get POLICY_VIOLATION. A partition keeps 256 M
 		},
 	}
 	fs := cmd.Flags()
-	fs.BoolVar(&f.demo, "demo", false, "run the demo shop: a storefront and the services analytics, fraud and shipping")
+	fs.BoolVar(&f.demo, "demo", false, "run the demo shop: a storefront, a payment provider that calls back, and four services")
 	fs.StringVar(&f.data, "data", ".millrace", "keep everything in this `folder`")
 	fs.IntVar(&f.port, "port", 9092, "the broker's `port`; 0 picks a free one. Defaults to the last one here, at first to 9092 or a free one")
 	fs.IntVar(&f.second, "registry-port", 8081, "the registry's `port`; as --port")
@@ -237,7 +237,7 @@ func (d *dev) start(ctx context.Context, lock *devbroker.Lock) error {
 		return err
 	}
 	if dir := d.sourcesHere(); dir != "" && d.schemas != nil {
-		if err := d.startGateway(ctx, dir, d.getenv); err != nil {
+		if _, err := d.startGateway(ctx, dir, d.getenv); err != nil {
 			if errors.Is(err, devbroker.ErrTaken) {
 				return hint(err, "stop the other program, or take another port:  millrace dev --gateway-port 0")
 			}

@@ -21,27 +21,29 @@ const (
 )
 
 // startGateway takes in the webhooks that the sources in dir describe, whose secrets getenv knows. A fault in a file is
-// shown and does not end millrace dev: the gateway begins when it is corrected.
-func (d *dev) startGateway(ctx context.Context, dir string, getenv func(string) string) error {
+// shown and does not end millrace dev: the gateway begins when it is corrected. It returns where senders post.
+func (d *dev) startGateway(ctx context.Context, dir string, getenv func(string) string) (url string, err error) {
 	ln, err := devbroker.Listen(ctx, filepath.Join(d.dir, "gateway-address"), d.flags.gateway, gatewayPort)
 	if err != nil {
-		return fmt.Errorf("gateway: %w", err)
+		return "", fmt.Errorf("gateway: %w", err)
 	}
 	side, err := devbroker.Listen(ctx, filepath.Join(d.dir, "gateway-metrics-address"), "", gatewayPort+1)
 	if err != nil {
-		return errors.Join(fmt.Errorf("gateway: %w", err), ln.Close())
+		return "", errors.Join(fmt.Errorf("gateway: %w", err), ln.Close())
 	}
 	f := serveFlags{create: true, gateway: gatewayFlags{recordBytes: devRecord}}
 	role, err := newGatewayRole(d.cluster, d.schemas, dir, f, nil, getenv, d.log.Named("gateway"))
 	if err != nil {
-		return errors.Join(err, ln.Close(), side.Close())
+		return "", errors.Join(err, ln.Close(), side.Close())
 	}
-	d.board.gatewayUp("http://" + ln.Addr().String() + "/in/NAME")
+	url = "http://" + ln.Addr().String()
+	d.board.gatewayUp(url + "/in/NAME")
 	d.stage(ctx, "gateway", func(ctx context.Context) error {
 		d.whole(ctx, role)
 		return role.run(ctx, ln, side)
 	})
-	return nil
+	d.watchGateway(ctx, "http://"+side.Addr().String())
+	return url, nil
 }
 
 // whole waits until the sources can be loaded, and shows why they cannot.
@@ -67,8 +69,11 @@ func (d *dev) whole(ctx context.Context, role *gatewayRole) {
 	}
 }
 
-// sourcesHere is the folder sources of the current directory, "" where there is none.
+// sourcesHere is the folder sources of the current directory, "" where there is none, and with the demo, which has its own.
 func (d *dev) sourcesHere() string {
+	if d.flags.demo {
+		return ""
+	}
 	dir := d.path("sources")
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return ""

@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -32,17 +35,20 @@ const (
 	lookEvery   = time.Second
 	lookTimeout = 4 * time.Second
 	storefront  = "storefront" // the only service that consumes nothing
+
+	paymentProvider = "provider"
 )
 
 // shopFloor is the demo: each service of examples/shop as a child process, watched from outside as an operator would,
 // by the positions of its group and by the dead letters.
 type shopFloor struct {
 	*dev
-	client *kgo.Client
-	admin  *kadm.Client
-	dead   map[string]map[int32]int64 // end offsets of the dead-letter topics at the last look; nil before the first
-	next   int                        // whose turn it is to be killed
-	poured int                        // how many poisons were published
+	client   *kgo.Client
+	admin    *kadm.Client
+	provider []string                   // variables of the payment provider's process: whom it calls, and its secret
+	dead     map[string]map[int32]int64 // end offsets of the dead-letter topics at the last look; nil before the first
+	next     int                        // whose turn it is to be killed
+	poured   int                        // how many poisons were published
 }
 
 // startShop declares the shop's topics and schemas and starts its services.
@@ -52,11 +58,15 @@ func (d *dev) startShop(ctx context.Context) error {
 		return fmt.Errorf("declare the demo shop: %w", err)
 	}
 	d.board.declared(specs)
+	provider, err := d.takePayments(ctx)
+	if err != nil {
+		return err
+	}
 	client, err := d.cluster.Client()
 	if err != nil {
 		return err
 	}
-	s := &shopFloor{dev: d, client: client, admin: kadm.NewClient(client)}
+	s := &shopFloor{dev: d, client: client, admin: kadm.NewClient(client), provider: provider}
 	names := slices.DeleteFunc(slices.Sorted(maps.Keys(shop.Services)), func(name string) bool { return name == storefront })
 	names = slices.Insert(names, 0, storefront) // the one that feeds the others
 	d.board.serve(names)
@@ -74,6 +84,36 @@ func (d *dev) startShop(ctx context.Context) error {
 	})
 	d.shop = s
 	return nil
+}
+
+// takePayments starts the gateway for the payment provider, with a secret that is new at each start, and returns what the
+// provider's process must know.
+func (d *dev) takePayments(ctx context.Context) ([]string, error) {
+	secret := "whsec_" + rand.Text()
+	dir := filepath.Join(d.dir, "shop-sources")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("unpack the shop's sources: %w", err)
+	}
+	found, err := fs.Glob(shop.Files, "sources/*.yaml")
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range found {
+		text, err := shop.Files.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(filepath.Join(dir, path.Base(name)), text, 0o600); err != nil {
+			return nil, fmt.Errorf("unpack the shop's sources: %w", err)
+		}
+	}
+	url, err := d.startGateway(ctx, dir, func(name string) string {
+		if name == shop.SecretEnv {
+			return secret
+		}
+		return ""
+	})
+	return []string{shop.CallbackURLEnv + "=" + url + "/in/payments", shop.SecretEnv + "=" + secret}, err
 }
 
 // keep runs one service until ctx ends, and tells the board.
@@ -132,6 +172,9 @@ func (s *shopFloor) command(ctx context.Context, name string) *exec.Cmd {
 		service.Env("metrics")+"=127.0.0.1:0") // a free port, which its status names
 	if name == "analytics" && s.getenv(shop.AnalyticsEnv) == "" { // a DSN of PostgreSQL is the user's choice
 		cmd.Env = append(cmd.Env, shop.AnalyticsEnv+"="+filepath.Join(s.dir, "analytics.db"))
+	}
+	if name == paymentProvider {
+		cmd.Env = append(cmd.Env, s.provider...)
 	}
 	return cmd
 }

@@ -169,6 +169,8 @@ func TestDevDemo(t *testing.T) {
 	d.await(t, `export MILLRACE_BROKERS=`+addr)
 	d.await(t, `export MILLRACE_REGISTRY=`+registry)
 	fraud := number10(t, d.await(t, fraudLine)[1])
+	d.await(t, `checkout +running +[1-9].* orders paid`)
+	d.await(t, `gateway +running +[1-9].* [1-9][\d,]* accepted, [1-9]\d* duplicate, [1-9]\d* rejected \(\d+ mismatch`)
 
 	t.Run("a second one in the directory is refused and told what to do", func(t *testing.T) {
 		cmd := command(t.Context(), dir, "dev")

@@ -20,7 +20,8 @@ func Fraud(_ context.Context, s *service.Service) error {
 	desk := &FraudDesk{Events: p}
 	mux := consumer.NewMux()
 	consumer.On(mux, desk.OrderPlaced)
-	s.Consume(mux, consumer.Config{Topics: []string{Orders}, SessionTimeout: sessionTimeout})
+	consumer.On(mux, desk.OrderPaid)
+	s.Consume(mux, consumer.Config{Topics: []string{Orders, Paid}, SessionTimeout: sessionTimeout})
 	s.Report(desk.Result)
 	return nil
 }
@@ -32,8 +33,11 @@ type FraudDesk struct {
 	seen, flagged atomic.Int64
 }
 
-// suspicious is what an order is worth, in cents, from which it is looked at.
-const suspicious = 80_000
+// What is worth a look, in cents: an order, and a sum that came from a wallet.
+const (
+	suspicious       = 80_000
+	suspiciousWallet = 40_000
+)
 
 // OrderPlaced publishes a flag for an order that looks wrong. It decides by the order alone, so a second run flags the
 // same orders, with the same ids.
@@ -53,8 +57,21 @@ func (d *FraudDesk) OrderPlaced(ctx context.Context, e event.Of[OrderPlaced]) er
 	if reasons == nil {
 		return nil
 	}
-	flag := OrderFlagged{OrderID: e.Data.OrderID, CustomerID: e.Data.CustomerID, Cents: e.Data.Cents, Reasons: reasons}
-	if err := d.Events.Publish(ctx, event.After(e.Meta, Flags, e.Key, flag)); err != nil {
+	return d.flag(ctx, e.Meta, OrderFlagged{OrderID: e.Data.OrderID, CustomerID: e.Data.CustomerID, Cents: e.Data.Cents, Reasons: reasons})
+}
+
+// OrderPaid publishes a flag for a payment that looks wrong.
+func (d *FraudDesk) OrderPaid(ctx context.Context, e event.Of[OrderPaid]) error {
+	if e.Data.Method != "wallet" || e.Data.Cents < suspiciousWallet {
+		return nil
+	}
+	return d.flag(ctx, e.Meta, OrderFlagged{
+		OrderID: e.Data.OrderID, CustomerID: e.Data.CustomerID, Cents: e.Data.Cents, Reasons: []string{"a large sum from a wallet"},
+	})
+}
+
+func (d *FraudDesk) flag(ctx context.Context, cause event.Meta, flag OrderFlagged) error {
+	if err := d.Events.Publish(ctx, event.After(cause, Flags, flag.OrderID, flag)); err != nil {
 		return err
 	}
 	d.flagged.Add(1)
@@ -63,5 +80,5 @@ func (d *FraudDesk) OrderPlaced(ctx context.Context, e event.Of[OrderPlaced]) er
 
 // Result says in one line how the desk stands.
 func (d *FraudDesk) Result() string {
-	return fmt.Sprintf("%s of %s orders flagged", grouped(d.flagged.Load()), grouped(d.seen.Load()))
+	return fmt.Sprintf("%s flags on %s orders", grouped(d.flagged.Load()), grouped(d.seen.Load()))
 }

@@ -3,6 +3,11 @@ package shop_test
 import (
 	"bytes"
 	"context"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -12,7 +17,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/millrace/millrace/examples/shop"
+	"github.com/millrace/millrace/internal/gateway"
 	"github.com/millrace/millrace/kafka"
+	"github.com/millrace/millrace/producer"
 	"github.com/millrace/millrace/schemas"
 	"github.com/millrace/millrace/service"
 )
@@ -25,7 +32,7 @@ type mall struct {
 
 func newMall(t *testing.T) *mall {
 	t.Helper()
-	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(3, shop.Orders, shop.Payments, shop.Shipments, shop.Flags))
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(3, shop.Orders, shop.Callbacks, shop.Payments, shop.Paid, shop.Shipments, shop.Flags))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,33 +104,96 @@ func (m *mall) records(t *testing.T, topic string) int64 {
 	return n
 }
 
+// takeIn serves the shop's webhook source and returns where the provider calls.
+func (m *mall) takeIn(t *testing.T) shop.ProviderConfig {
+	t.Helper()
+	const secret = "whsec_of_the_test"
+	dir := t.TempDir()
+	text, err := fs.ReadFile(shop.Files, "sources/payments.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "payments.yaml"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.reg.Register(t.Context(), shop.Payments+"-value", shop.PaymentTaken{}.AvroSchema()); err != nil {
+		t.Fatal(err)
+	}
+	p, err := producer.New(kafka.Cluster{Seeds: m.fake.ListenAddrs()}, m.reg, producer.Config{Linger: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := gateway.New(p, m.reg, gateway.Config{Folder: gateway.Folder{Dir: dir, Getenv: func(name string) string {
+		return map[string]string{shop.SecretEnv: secret}[name]
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	first := make(map[string]bool) // of a callback: it is told to come again
+	var mu sync.Mutex
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		shed := len(first) < 3 && !first[r.Header.Get("Stripe-Signature")]
+		first[r.Header.Get("Stripe-Signature")] = true
+		mu.Unlock()
+		if shed {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		g.ServeHTTP(w, r)
+	}))
+	t.Cleanup(func() {
+		server.Close()
+		if err := p.Close(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+	return shop.ProviderConfig{URL: server.URL + "/in/payments", Secret: secret}
+}
+
 func TestTheShopRuns(t *testing.T) {
 	t.Parallel()
 	m := newMall(t)
 	const orders = 60
-	_, front := m.open(t, "storefront", shop.Storefront(shop.StorefrontConfig{Run: "test", Rate: 300, Orders: orders}))
-	_, ship := m.open(t, "shipping", shop.Shipping)
-	_, fraud := m.open(t, "fraud", shop.Fraud)
+	open := map[string]func(context.Context, *service.Service) error{
+		"storefront": shop.Storefront(shop.StorefrontConfig{Run: "test", Rate: 300, Orders: orders}),
+		"provider":   shop.Provider(m.takeIn(t)), "checkout": shop.Checkout, "shipping": shop.Shipping, "fraud": shop.Fraud,
+	}
+	stops := map[string]func() (int, string){}
+	for name, wire := range open {
+		_, stops[name] = m.open(t, name, wire)
+	}
 	wait(t, "every order is shipped", func() bool { return m.records(t, shop.Shipments) == orders })
 	if err := shop.Poison(t.Context(), kafka.Cluster{Seeds: m.fake.ListenAddrs()}); err != nil {
 		t.Fatal(err)
 	}
-	for _, group := range []string{"shipping", "fraud"} {
+	for _, group := range []string{"shipping", "fraud", "provider"} {
 		wait(t, "the poison is a dead letter of "+group, func() bool { return m.records(t, shop.Orders+"."+group+".dlq") == 1 })
 	}
-	var large int64
+	var flags, callbacks int64
 	for n := range int64(orders) {
-		if o, _ := shop.Order(1, "test", n, noon); o.Cents >= 80_000 {
-			large++
+		o, p := shop.Order(1, "test", n, noon)
+		if o.Cents >= 80_000 {
+			flags++
 		}
+		if p.Method == "wallet" && p.Cents >= 40_000 {
+			flags++
+		}
+		callbacks += 2
 	}
-	wait(t, "large orders are flagged", func() bool { return large > 0 && m.records(t, shop.Flags) == large })
-	for name, stop := range map[string]func() (int, string){"storefront": front, "shipping": ship, "fraud": fraud} {
+	wait(t, "what looks wrong is flagged", func() bool { return flags > 0 && m.records(t, shop.Flags) == flags })
+	wait(t, "every callback is kept", func() bool { return m.records(t, shop.Callbacks) == callbacks })
+	for name, stop := range stops {
 		if code, log := stop(); code != 0 {
 			t.Errorf("%s: exit code %d: %s", name, code, log)
 		}
 	}
-	if n := m.records(t, shop.Payments); n != orders {
-		t.Errorf("%d payments", n)
+	for topic, want := range map[string]int64{shop.Payments: orders, shop.Paid: orders, shop.Shipments: orders, shop.Callbacks: callbacks, shop.Flags: flags} {
+		if n := m.records(t, topic); n != want {
+			t.Errorf("%s has %d records, want %d", topic, n, want)
+		}
 	}
 }

@@ -1,10 +1,17 @@
-// Package shop is the demo: a storefront that publishes orders and payments, and three services that live on them.
-// It is written the way a service outside this repository would be: its topics and schemas are files, its event types
-// are Go structs, each service is one wire function, and each handler is tested without a broker.
+// Package shop is the demo: a storefront that publishes orders, a payment provider that is not on Kafka and calls back
+// over HTTP, and the services that live on both. It is written the way a service outside this repository would be: its
+// topics, schemas and webhook sources are files, its event types are Go structs, each service is one wire function, and
+// each handler is tested without a broker.
 //
 //	storefront ─▶ shop.orders ─┬─▶ analytics   revenue per minute and country
-//	          └─▶ shop.payments├─▶ fraud     ─▶ shop.flags
-//	                           └─▶ shipping  ─▶ shop.shipments
+//	                           ├─▶ fraud     ─▶ shop.flags
+//	                           ├─▶ shipping    packs
+//	                           └─▶ provider    somebody else's, which takes the money
+//	                                  │ signed callbacks: repeated, late, out of order, forged
+//	                                  ▼
+//	                               gateway ──▶ shop.callbacks, as they came
+//	                                  └──────▶ shop.payments ─▶ checkout ─▶ shop.paid ─┬─▶ shipping ─▶ shop.shipments
+//	                                                                                   └─▶ fraud    ─▶ shop.flags
 package shop
 
 import (
@@ -15,15 +22,17 @@ import (
 	"github.com/millrace/millrace/service"
 )
 
-// Files holds the shop's declarations: topics/*.yaml and schemas/*.avsc.
+// Files holds the shop's declarations: topics/*.yaml, schemas/*.avsc and sources/*.yaml.
 //
-//go:embed topics/*.yaml schemas/*.avsc
+//go:embed topics/*.yaml schemas/*.avsc sources/*.yaml
 var Files embed.FS
 
 // The topics of the shop, as topics/*.yaml describes them.
 const (
 	Orders    = "shop.orders"
+	Callbacks = "shop.callbacks"
 	Payments  = "shop.payments"
+	Paid      = "shop.paid"
 	Shipments = "shop.shipments"
 	Flags     = "shop.flags"
 )
@@ -37,7 +46,9 @@ const sessionTimeout = 10 * time.Second
 var Services = map[string]func(ctx context.Context, s *service.Service) error{
 	"storefront": Storefront(StorefrontConfig{}),
 	"analytics":  Analytics,
+	"checkout":   Checkout,
 	"fraud":      Fraud,
+	"provider":   Provider(ProviderConfig{}),
 	"shipping":   Shipping,
 }
 
@@ -47,6 +58,8 @@ var (
 	orderPlaced string
 	//go:embed schemas/payment_taken.avsc
 	paymentTaken string
+	//go:embed schemas/order_paid.avsc
+	orderPaid string
 	//go:embed schemas/order_shipped.avsc
 	orderShipped string
 	//go:embed schemas/order_flagged.avsc
@@ -77,6 +90,22 @@ type PaymentTaken struct {
 	Cents   int64     `avro:"cents"`
 	Method  string    `avro:"method"` // card, transfer or wallet
 	TakenAt time.Time `avro:"taken_at,timestamp-millis"`
+
+	PaymentID  string `avro:"payment_id,default="` // the provider's
+	CustomerID string `avro:"customer_id,default="`
+	Address    string `avro:"address,default="`
+	Pieces     int32  `avro:"pieces,default=0"` // how many things are to be shipped
+}
+
+// OrderPaid says that an order was paid: the state after OrderPlaced.
+type OrderPaid struct {
+	OrderID    string    `avro:"order_id"`
+	CustomerID string    `avro:"customer_id"`
+	Cents      int64     `avro:"cents"`
+	Method     string    `avro:"method"` // card, transfer or wallet
+	Address    string    `avro:"address"`
+	Pieces     int32     `avro:"pieces"` // how many things are to be shipped
+	PaidAt     time.Time `avro:"paid_at,timestamp-millis"`
 }
 
 // OrderShipped says that an order left the house.
@@ -106,6 +135,12 @@ func (PaymentTaken) AvroName() string { return "shop.PaymentTaken" }
 
 // AvroSchema implements schemas.Described.
 func (PaymentTaken) AvroSchema() string { return paymentTaken }
+
+// AvroName implements schemas.Named.
+func (OrderPaid) AvroName() string { return "shop.OrderPaid" }
+
+// AvroSchema implements schemas.Described.
+func (OrderPaid) AvroSchema() string { return orderPaid }
 
 // AvroName implements schemas.Named.
 func (OrderShipped) AvroName() string { return "shop.OrderShipped" }

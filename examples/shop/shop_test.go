@@ -26,14 +26,20 @@ func order(n int64) shop.OrderPlaced {
 
 func placed(o shop.OrderPlaced) event.Event { return event.New(shop.Orders, o.OrderID, o) }
 
+func paid(o shop.OrderPaid) event.Event { return event.New(shop.Paid, o.OrderID, o) }
+
 func TestShipping(t *testing.T) {
 	t.Parallel()
 	pub := &millracetest.Publisher{}
 	mux := consumer.NewMux()
 	depot := &shop.Depot{Events: pub}
 	consumer.On(mux, depot.OrderPlaced)
+	consumer.On(mux, depot.OrderPaid)
 
-	e := placed(shop.OrderPlaced{OrderID: "o1", Address: "Mill Lane 1", Items: []shop.Item{{SKU: "tea", Quantity: 5}}})
+	if v := millracetest.Handle(t, mux, placed(order(0))); v.Kind != consumer.Done || len(pub.Sent(shop.Shipments)) != 0 {
+		t.Fatalf("before it is paid: %v and %v", v, pub.Sent(shop.Shipments))
+	}
+	e := paid(shop.OrderPaid{OrderID: "o1", Address: "Mill Lane 1", Pieces: 5})
 	if v := millracetest.Handle(t, mux, e); v.Kind != consumer.Done {
 		t.Fatal(v)
 	}
@@ -47,14 +53,21 @@ func TestShipping(t *testing.T) {
 	if v := millracetest.Handle(t, mux, e); v.Kind != consumer.Done || pub.Sent(shop.Shipments)[1].ID != sent[0].ID {
 		t.Error("a second run ships the same order under another id")
 	}
+	if got, want := depot.Result(), "1 orders packed, 2 shipped in 4 parcels"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }
 
 func TestAnOrderWithoutAddressIsADeadLetter(t *testing.T) {
 	t.Parallel()
 	mux := consumer.NewMux()
-	consumer.On(mux, (&shop.Depot{Events: &millracetest.Publisher{}}).OrderPlaced)
-	if v := millracetest.Handle(t, mux, placed(shop.OrderPlaced{OrderID: "o1"})); v.Kind != consumer.DeadLettered {
-		t.Error(v)
+	depot := &shop.Depot{Events: &millracetest.Publisher{}}
+	consumer.On(mux, depot.OrderPlaced)
+	consumer.On(mux, depot.OrderPaid)
+	for _, e := range []event.Event{placed(shop.OrderPlaced{OrderID: "o1"}), paid(shop.OrderPaid{OrderID: "o1"})} {
+		if v := millracetest.Handle(t, mux, e); v.Kind != consumer.DeadLettered {
+			t.Error(v)
+		}
 	}
 }
 
@@ -68,10 +81,36 @@ func TestShippingIsTriedAgainWhenThePublisherFails(t *testing.T) {
 		return nil
 	}}
 	mux := consumer.NewMux()
-	consumer.On(mux, (&shop.Depot{Events: pub}).OrderPlaced)
-	vs := millracetest.Run(t, mux, consumer.Config{}, placed(order(0)))
+	consumer.On(mux, (&shop.Depot{Events: pub}).OrderPaid)
+	vs := millracetest.Run(t, mux, consumer.Config{}, paid(shop.OrderPaid{OrderID: "o1", Address: "Mill Lane 1"}))
 	if vs[0].Kind != consumer.Done || len(pub.Sent(shop.Shipments)) != 1 {
 		t.Errorf("got %v and %d shipments", vs, len(pub.Sent(shop.Shipments)))
+	}
+}
+
+func TestAPaymentMakesAnOrderPaid(t *testing.T) {
+	t.Parallel()
+	pub := &millracetest.Publisher{}
+	till := &shop.Till{Events: pub}
+	mux := consumer.NewMux()
+	consumer.On(mux, till.PaymentTaken)
+	o, taken := shop.Order(1, "test", 3, noon)
+	e := event.New(shop.Payments, taken.OrderID, taken)
+	for range 2 {
+		if v := millracetest.Handle(t, mux, e); v.Kind != consumer.Done {
+			t.Fatal(v)
+		}
+	}
+	sent := pub.Sent(shop.Paid)
+	got, ok := sent[0].Data.(shop.OrderPaid)
+	if !ok || got.OrderID != o.OrderID || got.CustomerID != o.CustomerID || got.Cents != o.Cents || got.Address != o.Address || got.Pieces == 0 {
+		t.Errorf("paid %+v, of the order %+v", sent[0].Data, o)
+	}
+	if len(sent) != 2 || sent[0].ID != sent[1].ID || string(sent[0].Key) != o.OrderID {
+		t.Errorf("a payment that comes again makes the order paid under another id: %v", sent)
+	}
+	if v := millracetest.Handle(t, mux, event.New(shop.Payments, "x", shop.PaymentTaken{})); v.Kind != consumer.DeadLettered {
+		t.Errorf("a payment of nothing: %v", v)
 	}
 }
 
@@ -90,11 +129,20 @@ func TestFraudFlagsWhatLooksWrong(t *testing.T) {
 			t.Fatal(v)
 		}
 	}
+	paidMux := consumer.NewMux()
+	consumer.On(paidMux, desk.OrderPaid)
+	for _, o := range []shop.OrderPaid{
+		{OrderID: "small", Method: "wallet", Cents: 100}, {OrderID: "card", Method: "card", Cents: 50_000}, {OrderID: "wallet", Method: "wallet", Cents: 50_000},
+	} {
+		if v := millracetest.Handle(t, paidMux, paid(o)); v.Kind != consumer.Done {
+			t.Fatal(v)
+		}
+	}
 	flags := pub.Sent(shop.Flags)
-	if len(flags) != 2 || string(flags[0].Key) != large.OrderID || string(flags[1].Key) != wrong.OrderID {
+	if len(flags) != 3 || string(flags[2].Key) != "wallet" || string(flags[0].Key) != large.OrderID || string(flags[1].Key) != wrong.OrderID {
 		t.Fatalf("flagged %v", flags)
 	}
-	if got, want := desk.Result(), "2 of 3 orders flagged"; got != want {
+	if got, want := desk.Result(), "3 flags on 3 orders"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
@@ -120,17 +168,14 @@ func TestTheStorefrontSellsWhatItsSeedSays(t *testing.T) {
 	if err := front.Sell(millracetest.At(t, noon)); err != nil {
 		t.Fatal(err)
 	}
-	orders, payments := pub.Sent(shop.Orders), pub.Sent(shop.Payments)
-	if len(orders) != 30 || len(payments) != 30 {
-		t.Fatalf("%d orders, %d payments", len(orders), len(payments))
+	orders := pub.Sent(shop.Orders)
+	if len(orders) != 30 || len(pub.Sent(shop.Payments)) != 0 {
+		t.Fatalf("%d orders, %d payments: those are the provider's matter", len(orders), len(pub.Sent(shop.Payments)))
 	}
 	for n := range orders {
-		o, p := shop.Order(1, "test", int64(n), noon)
+		o, _ := shop.Order(1, "test", int64(n), noon)
 		if got := orders[n].Data; fmt.Sprint(got) != fmt.Sprint(o) {
 			t.Errorf("order %d is %v, want %v", n, got, o)
-		}
-		if got := payments[n].Data; got != any(p) || string(payments[n].Headers.Get(event.HeaderCause)) != orders[n].ID {
-			t.Errorf("payment %d is %v, want %v after its order", n, got, p)
 		}
 	}
 }
@@ -162,7 +207,7 @@ func TestTheDeclarationsHoldTogether(t *testing.T) {
 		}
 	}
 	for topic, data := range map[string]schemas.Described{
-		shop.Orders: shop.OrderPlaced{}, shop.Payments: shop.PaymentTaken{}, shop.Shipments: shop.OrderShipped{}, shop.Flags: shop.OrderFlagged{},
+		shop.Orders: shop.OrderPlaced{}, shop.Payments: shop.PaymentTaken{}, shop.Paid: shop.OrderPaid{}, shop.Shipments: shop.OrderShipped{}, shop.Flags: shop.OrderFlagged{},
 	} {
 		if !described[topic] {
 			t.Errorf("no file describes %s", topic)
@@ -172,7 +217,7 @@ func TestTheDeclarationsHoldTogether(t *testing.T) {
 			t.Errorf("%s: the schema is %s, the type %s: %v", topic, s.Name, named.AvroName(), err)
 		}
 	}
-	if files, _ := fs.Glob(shop.Files, path.Join("schemas", "*.avsc")); len(files) != 4 {
+	if files, _ := fs.Glob(shop.Files, path.Join("schemas", "*.avsc")); len(files) != 5 {
 		t.Errorf("schemas %v", files)
 	}
 }
@@ -181,6 +226,7 @@ func TestTheTypesAreTheirSchemas(t *testing.T) {
 	t.Parallel()
 	same[shop.OrderPlaced](t)
 	same[shop.PaymentTaken](t)
+	same[shop.OrderPaid](t)
 	same[shop.OrderShipped](t)
 	same[shop.OrderFlagged](t)
 }

@@ -20,11 +20,11 @@ import (
 type StorefrontConfig struct {
 	Seed   uint64 // order n is the same for the same seed. Defaults to 1
 	Run    string // begins every order id, so that a second run places new orders. Defaults to the time of the start
-	Rate   int    // orders a second, each followed by its payment. Defaults to 25
+	Rate   int    // orders a second. Defaults to 25
 	Orders int64  // ends after so many. Defaults to 0: without end
 }
 
-// Storefront returns the service that places orders and takes payments.
+// Storefront returns the service that places orders. Who pays, and when, is the payment provider's matter: see [Provider].
 func Storefront(cfg StorefrontConfig) func(ctx context.Context, s *service.Service) error {
 	return func(ctx context.Context, s *service.Service) error {
 		if cfg.Run == "" {
@@ -41,7 +41,7 @@ func Storefront(cfg StorefrontConfig) func(ctx context.Context, s *service.Servi
 	}
 }
 
-// Front places orders and takes payments.
+// Front places orders.
 type Front struct {
 	cfg    StorefrontConfig
 	events event.Publisher
@@ -90,16 +90,15 @@ func (f *Front) Sell(ctx context.Context) error {
 	}
 }
 
-// place publishes the orders from ≤ n < until with their payments. What is not acknowledged is published again as it
+// place publishes the orders from ≤ n < until. What is not acknowledged is published again as it
 // is: its id stays, so whoever counts by id counts it once.
 func (f *Front) place(ctx context.Context, from, until int64) error {
 	var events []event.Event
 	var cents int64
 	now := event.Now(ctx).Truncate(time.Millisecond)
 	for n := from; n < until; n++ {
-		order, payment := Order(f.cfg.Seed, f.cfg.Run, n, now)
-		placed := event.New(Orders, order.OrderID, order)
-		events = append(events, placed, event.After(placed.Meta, Payments, order.OrderID, payment))
+		order, _ := Order(f.cfg.Seed, f.cfg.Run, n, now)
+		events = append(events, event.New(Orders, order.OrderID, order))
 		cents += order.Cents
 	}
 	for {
@@ -142,17 +141,16 @@ func again(err error) ([]event.Event, error) {
 
 // Result says in one line how the storefront stands.
 func (f *Front) Result() string {
-	return fmt.Sprintf("%s orders placed and paid, %s EUR", grouped(f.placed.Load()), euros(f.cents.Load()))
+	return fmt.Sprintf("%s orders placed, %s EUR", grouped(f.placed.Load()), euros(f.cents.Load()))
 }
 
 var (
 	countries = []string{"DE", "DE", "DE", "FR", "FR", "IT", "ES", "NL", "AT", "PL"}
 	skus      = []string{"tea", "mug", "kettle", "flour", "rye", "millstone"}
 	prices    = []int64{450, 1290, 3990, 220, 310, 28900}
-	methods   = []string{"card", "card", "transfer", "wallet"}
 )
 
-// Order is the n-th order of a run, from 0, and its payment: a pure function, so that whoever knows seed, run and the
+// Order is the n-th order of a run, from 0, and the payment that the provider takes for it: a pure function, so that whoever knows seed, run and the
 // number of orders knows every sum.
 func Order(seed uint64, run string, n int64, at time.Time) (OrderPlaced, PaymentTaken) {
 	r := rand.New(rand.NewPCG(seed, uint64(n))) //nolint:gosec // a demo's dice
@@ -170,7 +168,7 @@ func Order(seed uint64, run string, n int64, at time.Time) (OrderPlaced, Payment
 		o.Items = append(o.Items, line)
 		o.Cents += int64(line.Quantity) * line.Cents
 	}
-	return o, PaymentTaken{OrderID: o.OrderID, Cents: o.Cents, Method: methods[r.IntN(len(methods))], TakenAt: at}
+	return o, payment(o)
 }
 
 // Poison publishes a record to the orders that no schema reads: a frame that ends where the schema's id should be.

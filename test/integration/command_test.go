@@ -86,7 +86,7 @@ func planAndApply(s *shell) {
 	}
 	out, errs = s.run(t, 0, "bin/millrace topics apply examples/shop/topics --yes", "")
 	has(t, "apply", out, "+ shop.orders create")
-	has(t, "apply", errs, "4 changes made")
+	has(t, "apply", errs, "6 changes made")
 	if out, _ = s.run(t, 0, "bin/millrace topics plan examples/shop/topics", ""); out != "" {
 		t.Errorf("after apply the plan is %s", out)
 	}

@@ -53,7 +53,8 @@ func (f *finder) sell(t *testing.T, from, until int64, paid bool) (first event.E
 		e := event.New(shop.Orders, order.OrderID, order)
 		events = append(events, e)
 		if paid {
-			events = append(events, event.After(e.Meta, shop.Payments, order.OrderID, payment))
+			taken := event.After(e.Meta, shop.Payments, order.OrderID, payment)
+			events = append(events, taken, event.After(taken.Meta, shop.Paid, order.OrderID, shop.OrderPaid{OrderID: order.OrderID, Address: order.Address}))
 		}
 	}
 	p, err := producer.New(f.cluster, f.reg, producer.Config{Source: "storefront"})
@@ -116,16 +117,16 @@ func (f *finder) trace() {
 				t.Errorf("the order: got %+v", e)
 			}
 		case shop.Payments, shop.Shipments:
-			if e.Depth != 1 || len(e.Groups) != 0 {
+			if e.Depth%2 != 1 || len(e.Groups) != 0 {
 				t.Errorf("an effect: got %+v", e)
 			}
 		}
 	}
 	whole := f.traceJSON(t, first.ID)
-	if len(whole) != 3 {
-		t.Fatalf("got %d events, want an order, its payment and its shipment: %+v", len(whole), whole)
+	if len(whole) != 4 {
+		t.Fatalf("got %d events, want an order, its payment, that it is paid, and its shipment: %+v", len(whole), whole)
 	}
-	if again := f.traceJSON(t, whole[2].ID); fmt.Sprint(again) != fmt.Sprint(whole) {
+	if again := f.traceJSON(t, whole[3].ID); fmt.Sprint(again) != fmt.Sprint(whole) {
 		t.Errorf("from its effect the chain is\n%+v\nfrom its first event\n%+v", again, whole)
 	}
 	out, _ := f.run(t, 0, "bin/millrace find shop.orders --key poison -o jsonl", "")
