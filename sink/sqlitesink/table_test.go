@@ -259,6 +259,46 @@ func TestSeenForgets(t *testing.T) {
 	}
 }
 
+// Commits wait for the disk unless that is left to SQLite, however the handle was opened; a disk that is full is waited for.
+func TestDisk(t *testing.T) {
+	t.Parallel()
+	for _, lazy := range []bool{false, true} {
+		pool, err := sql.Open("sqlite", filepath.Join(t.TempDir(), "a.db")+"?_pragma=synchronous(OFF)")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = pool.Close() })
+		pool.SetMaxOpenConns(1) // a transaction needs no second connection
+		d := newDB(pool, Config{Lazy: lazy})
+		table := &sink.Table{Name: "k", Event: "x.K", Key: []string{"a", "b"}}
+		texts := make([]string, 2000)
+		for i := range texts {
+			texts[i] = fmt.Sprintf(`{"a":%d,"b":"x","v":"%0100d"}`, i, i)
+		}
+		rows := rowsOf(t, keyedText, texts...)
+		if err := prepare(t, d, table, rows, false); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := pool.ExecContext(t.Context(), `PRAGMA max_page_count = 20`); err != nil {
+			t.Fatal(err)
+		}
+		err = d.InTx(t.Context(), func(ctx context.Context, tx *sql.Tx) error {
+			var level int
+			if err := tx.QueryRowContext(ctx, `PRAGMA synchronous`).Scan(&level); err != nil || (level == 1) != lazy || level == 0 {
+				t.Errorf("lazy %v: synchronous is %d, %v", lazy, level, err)
+			}
+			_, err := d.Write(ctx, tx, table, rows, nil)
+			return err
+		})
+		if err == nil || d.Fault(err) != sink.Away {
+			t.Errorf("a full disk: %v, a fault of %s, want away", err, d.Fault(err))
+		}
+		if got := dump(t, pool, "k", []string{"a"}); len(got) > 0 {
+			t.Errorf("%d rows of a transaction that failed", len(got))
+		}
+	}
+}
+
 // BenchmarkWrite is a whole transaction of 5,000 rows of 200 bytes in eight columns, fsync included.
 func BenchmarkWrite(b *testing.B) {
 	texts := make([]string, 5000)
