@@ -2,18 +2,28 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/millrace/millrace/cursor"
 	"github.com/millrace/millrace/event"
 	"github.com/millrace/millrace/internal/pgtest"
 	"github.com/millrace/millrace/internal/wire"
 	"github.com/millrace/millrace/kafka"
+	"github.com/millrace/millrace/sink"
+	"github.com/millrace/millrace/sink/parquetsink"
+	"github.com/millrace/millrace/sink/pgsink"
+	"github.com/millrace/millrace/sink/sqlitesink"
 )
 
 // paid is the status of an order when it is written for the second time.
@@ -37,8 +47,85 @@ func (a arm) sinks() bool { return strings.HasPrefix(a.name, "sink ") }
 func (w *work) sinkArms() []arm {
 	return []arm{
 		{"sink connect insert", "", w.connectInsert},
+		{"sink pg append", "sink connect insert", w.pg(sink.Table{Append: true})},
+		{"sink pg copy", "sink connect insert", w.pg(sink.Table{Append: true, NoDedupe: true})},
+		{"sink sqlite append", "sink connect insert", w.sqlite},
+		{"sink parquet", "sink connect insert", w.parquet},
 		{"sink connect upsert", "", w.connectUpsert},
+		{"sink pg upsert", "sink connect upsert", w.pg(sink.Table{Key: []string{"order_id"}})},
 	}
+}
+
+// pg writes into a table of PostgreSQL.
+func (w *work) pg(t sink.Table) func(ctx context.Context, c kafka.Cluster, topic string, n int, k *clock) error {
+	return func(ctx context.Context, c kafka.Cluster, topic string, n int, k *clock) error {
+		t.Name, t.Event = fmt.Sprintf("sink_%d", time.Now().UnixNano()), Order{}.AvroName()
+		out := pgsink.New(w.sinks.pool, pgsink.Config{})
+		out.Table(t)
+		return errors.Join(w.sink(ctx, c, out, topic, n, k, 5000), w.drop(ctx, t.Name))
+	}
+}
+
+func (w *work) sqlite(ctx context.Context, c kafka.Cluster, topic string, n int, k *clock) error {
+	dir, err := os.MkdirTemp("", "millrace-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	db, err := sqlitesink.Open(filepath.Join(dir, "rows.db"))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	out := sqlitesink.New(db, sqlitesink.Config{})
+	out.Table(sink.Table{Name: "orders", Event: Order{}.AvroName(), Append: true})
+	return w.sink(ctx, c, out, topic, n, k, 5000)
+}
+
+func (w *work) parquet(ctx context.Context, c kafka.Cluster, topic string, n int, k *clock) error {
+	dir, err := os.MkdirTemp("", "millrace-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	// Files of 10,000 rows: with larger ones the first, which is not measured, would be half of the work.
+	return w.sink(ctx, c, parquetsink.New(parquetsink.Config{Dir: dir}), topic, n, k, 10_000)
+}
+
+// sink runs t until it has written n events. Joining the group and the first transaction are not measured, as the peer's are not.
+func (w *work) sink(ctx context.Context, c kafka.Cluster, t sink.Target, topic string, n int, k *clock, batch int) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	o := &written{want: int64(n), clock: k, done: cancel}
+	err := sink.Run(ctx, c, w.registry, t, sink.Config{Name: group("sink"), Topics: []string{topic}, Batch: batch, Observer: o, CreateTopics: true})
+	return all(n, o.events.Load(), err)
+}
+
+// written counts what transactions have written.
+type written struct {
+	sink.Silent
+
+	want   int64
+	events atomic.Int64
+	clock  *clock
+	first  sync.Once
+	done   func()
+}
+
+func (o *written) Written(_ cursor.ID, w sink.Written, _ time.Duration, err error) {
+	if err != nil {
+		return
+	}
+	o.first.Do(o.clock.start)
+	if o.events.Add(int64(w.Events)) >= o.want {
+		o.clock.stop()
+		o.done()
+	}
+}
+
+func (w *work) drop(ctx context.Context, table string) error {
+	_, err := w.sinks.pool.Exec(ctx, "DROP TABLE IF EXISTS "+table)
+	return err
 }
 
 func (w *work) topic(a arm, source string) string {
@@ -115,7 +202,7 @@ func (w *work) publishRows(ctx context.Context, c kafka.Cluster, topic string, n
 		if i >= n/2 {
 			o.Status = paid
 		}
-		e := event.New("bench", o.OrderID, &o)
+		e := event.New(topic, o.OrderID, &o) // the subject is that of the topic: a table looks its columns up there
 		value, err := w.registry.Encode(ctx, nil, &e)
 		if err != nil {
 			return err

@@ -98,6 +98,7 @@ type Service struct {
 	watching     *watching // nil without listen
 	movers       []mover
 	producers    []*producer.Producer
+	atEnd        []func() error
 	http         *http.Client
 	stats        *stats
 }
@@ -273,6 +274,10 @@ func (s *Service) Go(name string, loop func(ctx context.Context) error) {
 	s.movers = append(s.movers, mover{name, loop})
 }
 
+// AtEnd calls f when consumers, sinks and loops have ended: for what they use, like the pool of a database. The last one is
+// called first. Its error is the service's.
+func (s *Service) AtEnd(f func() error) { s.atEnd = append(s.atEnd, f) }
+
 // Report gives the service one line that says how it stands, for status screens: "42 orders, 1,234.50 EUR". It is
 // called once a second from another goroutine.
 func (s *Service) Report(line func() string) { s.stats.report(line) }
@@ -362,6 +367,11 @@ func (s *Service) close(ctx context.Context) error {
 	for _, p := range s.producers {
 		if err := p.Close(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("close the producer: %w", err))
+		}
+	}
+	for _, f := range slices.Backward(s.atEnd) {
+		if err := f(); err != nil {
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)

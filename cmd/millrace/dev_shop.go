@@ -170,6 +170,9 @@ func (s *shopFloor) command(ctx context.Context, name string) *exec.Cmd {
 	})
 	cmd.Env = append(cmd.Env, service.Env("brokers")+"="+s.addrs.Broker, service.Env("registry")+"="+s.addrs.Registry, service.Env("create-topics")+"=true",
 		service.Env("metrics")+"=127.0.0.1:0") // a free port, which its status names
+	if name == "analytics" && s.getenv(shop.AnalyticsEnv) == "" { // a DSN of PostgreSQL is the user's choice
+		cmd.Env = append(cmd.Env, shop.AnalyticsEnv+"="+filepath.Join(s.dir, "analytics.db"))
+	}
 	if name == paymentProvider {
 		cmd.Env = append(cmd.Env, s.provider...)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,12 +25,14 @@ const serveDrain = 3 * time.Second
 var roles = []struct{ name, what string }{
 	{"registry", "a schema registry for Avro, stored in the topic _schemas"},
 	{"gateway", "takes webhooks in: POST /in/NAME, for each sources/NAME.yaml"},
+	{"sink", "writes events to tables and files, as the file that -f names says"},
 }
 
 type serveFlags struct {
 	listen  string // "" is the role's own default
 	create  bool
 	gateway gatewayFlags
+	sink    string // the sink's file
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -40,13 +43,14 @@ func (a *app) serveCommand() *cobra.Command {
 		fmt.Fprintf(&long, "  %-10s %s\n", r.name, r.what)
 	}
 	cmd := &cobra.Command{
-		Use: "serve ROLE", Short: "Run a role: registry, gateway", Long: long.String(),
-		Example: "  millrace serve registry -B kafka-1:9092\n  millrace serve registry --listen 0.0.0.0:8081 --create-topics\n  millrace serve gateway --sources sources --listen 0.0.0.0:8085",
+		Use: "serve ROLE", Short: "Run a role: registry, gateway, sink", Long: long.String(),
+		Example: "  millrace serve registry -B kafka-1:9092\n  millrace serve registry --listen 0.0.0.0:8081 --create-topics\n  millrace serve gateway --sources sources --listen 0.0.0.0:8085\n  millrace serve sink -f sink.yaml --metrics 0.0.0.0:9090",
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.serve(cmd.Context(), args, f) },
 	}
 	cmd.Flags().StringVar(&f.listen, "listen", a.getenv(service.Env("listen")), "answer HTTP on this `address`; a registry asks for no login, so keep it in your own network. Defaults to 127.0.0.1:8081, a gateway's to 127.0.0.1:8085 [MILLRACE_LISTEN]")
 	cmd.Flags().BoolVar(&f.create, "create-topics", a.getenv(service.Env("create-topics")) == "true", "create the role's own topics when they are missing [MILLRACE_CREATE_TOPICS]")
 	f.gateway.register(cmd.Flags(), a.getenv)
+	cmd.Flags().StringVarP(&f.sink, "file", "f", "", "sink: the `file` that describes it")
 	return cmd
 }
 
@@ -58,11 +62,14 @@ func (a *app) serve(ctx context.Context, args []string, f serveFlags) error {
 	switch {
 	case len(args) == 0:
 		return hint(usage(errors.New("name a role")), known...)
-	case len(args) > 1 || args[0] != "registry" && args[0] != "gateway":
+	case len(args) > 1 || !slices.ContainsFunc(roles, func(r struct{ name, what string }) bool { return r.name == args[0] }):
 		return hint(usage(fmt.Errorf("there is no role %q", args[len(args)-1])), known...)
-	}
-	if args[0] == "gateway" {
+	case args[0] == "gateway":
 		return a.serveGateway(ctx, f)
+	case args[0] == "sink" && f.sink == "":
+		return hint(usage(errors.New("name the sink's file")), "millrace serve sink -f sink.yaml", "see how one is written:  millrace sink --help")
+	case args[0] == "sink":
+		return a.runSink(ctx, f.sink, f.gateway.metrics, f.create)
 	}
 	if f.listen == "" {
 		f.listen = "127.0.0.1:8081"

@@ -12,6 +12,7 @@ import (
 
 	"github.com/millrace/millrace/position"
 	"github.com/millrace/millrace/sink"
+	"github.com/millrace/millrace/sink/parquetsink"
 	"github.com/millrace/millrace/sink/pgsink"
 	"github.com/millrace/millrace/sink/sqlitesink"
 )
@@ -30,7 +31,7 @@ type target struct {
 func (s *sinkFile) open(ctx context.Context, getenv func(string) string, exists bool) (*target, error) {
 	switch {
 	case s.into.parquet != "":
-		return nil, errors.New("parquet")
+		return s.openParquet(exists)
 	case s.into.sqlite != "":
 		return s.openSQLite(exists)
 	}
@@ -77,6 +78,20 @@ func (s *sinkFile) openSQLite(exists bool) (*target, error) {
 		m.Table(t)
 	}
 	return &target{m, m.Admin(), func() { _ = db.Close() }}, nil
+}
+
+// openParquet opens a folder. A table there is a topic's own: its columns are those of the file's only table, if it has one.
+func (s *sinkFile) openParquet(exists bool) (*target, error) {
+	dir := s.local(s.into.parquet)
+	if err := there(dir, exists); err != nil {
+		return nil, err
+	}
+	cfg := parquetsink.Config{Dir: dir}
+	if len(s.tables) == 1 {
+		cfg.Event, cfg.Columns = s.tables[0].Event, s.tables[0].Columns
+	}
+	out := parquetsink.New(cfg)
+	return &target{out, out, func() {}}, nil
 }
 
 // there makes sure that a file or folder exists, or that its folder does.

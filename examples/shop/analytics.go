@@ -1,186 +1,146 @@
 package shop
 
 import (
+	"cmp"
 	"context"
-	"errors"
+	"database/sql"
 	"fmt"
+	"os"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
-	"go.uber.org/zap"
+	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/millrace/millrace/consumer"
+	"github.com/millrace/millrace/cursor"
 	"github.com/millrace/millrace/event"
-	"github.com/millrace/millrace/reader"
-	"github.com/millrace/millrace/schemas"
 	"github.com/millrace/millrace/service"
+	"github.com/millrace/millrace/sink"
+	"github.com/millrace/millrace/sink/pgsink"
+	"github.com/millrace/millrace/sink/sqlitesink"
 )
 
-// Analytics is the service that keeps revenue per minute and country.
+// AnalyticsEnv says where analytics keeps its table: postgres://…, or the file of a SQLite. It is analytics.db without.
+const AnalyticsEnv = "SHOP_ANALYTICS"
+
+// revenueTable has a row for each country and minute: key, window_start, state.
+const revenueTable = "revenue"
+
+// repeatsKept is for how long an order that was published twice, because its producer did not hear the answer, is
+// recognised by its id.
+const repeatsKept = 24 * time.Hour
+
+// Analytics is the service that keeps revenue per minute and country, in a database.
 //
-// Its numbers stay right through kill -9, though delivery is at least once and the table is in memory only. The log is
-// the truth: at the start the table is built from all of it, up to the end as it is then. The group goes on from its
-// commit, which lies at or before that end, so what it brings again is recognised by its offset and skipped. An order
-// that was published twice, because its producer did not hear the answer, has one id at two offsets: recent ids are
-// remembered for that. A table that must outlive the log, or is too large to rebuild, belongs in a database, in one
-// transaction with the position.
-//
-// One process at a time: a second member of the group would hold a table of its own.
+// Its numbers are right whatever crashes, though delivery is at least once: what an order adds and the position behind it
+// are one transaction. Any number of processes share the partitions, and the country is not the key of the topic: two that
+// meet at a country wait for each other.
 func Analytics(ctx context.Context, s *service.Service) error {
-	return Analyse(ctx, s, NewRevenue())
+	return Analyse(ctx, s, cmp.Or(os.Getenv(AnalyticsEnv), "analytics.db"))
 }
 
-// Analyse is [Analytics] with a table of the caller's.
-func Analyse(ctx context.Context, s *service.Service, revenue *Revenue) error {
-	if err := rebuild(ctx, s, revenue); err != nil {
-		return fmt.Errorf("rebuild the table from %s: %w", Orders, err)
-	}
-	mux := consumer.NewMux()
-	consumer.OnBatch(mux, revenue.OrdersPlaced)
-	s.Consume(mux, consumer.Config{Topics: []string{Orders}, SessionTimeout: sessionTimeout})
-	s.Report(revenue.Result)
-	return nil
-}
-
-// rebuild reads the orders up to the end of the log.
-func rebuild(ctx context.Context, s *service.Service, revenue *Revenue) error {
-	read, err := reader.Open(ctx, s.Cluster, reader.Config{Topics: []string{Orders}, Log: s.Log})
-	if err != nil {
-		return err
-	}
-	for e, err := range read.Events(ctx) {
+// Analyse is [Analytics] with its table where the caller says.
+func Analyse(ctx context.Context, s *service.Service, where string) error {
+	if strings.HasPrefix(where, "postgres://") || strings.HasPrefix(where, "postgresql://") {
+		pool, err := pgxpool.New(ctx, where)
 		if err != nil {
-			return err
+			return fmt.Errorf("open the table: %w", err)
 		}
-		order := event.Of[OrderPlaced]{Meta: e.Meta}
-		switch err := s.Schemas.Decode(ctx, &e, &order.Data); {
-		case errors.Is(err, schemas.ErrPoison): // the group's dead letters have it
-			continue
-		case err != nil:
-			return err
-		}
-		if err := revenue.OrdersPlaced(ctx, []event.Of[OrderPlaced]{order}); err != nil {
-			return err
-		}
+		s.AtEnd(func() error { pool.Close(); return nil })
+		return keepRevenue(s, pgsink.New(pool, pgsink.Config{}), func(ctx context.Context) (Revenue, error) { return PostgresRevenue(ctx, pool) })
 	}
-	s.Log.Info("table rebuilt", zap.Stringer("read", read.Complete()))
-	return nil
+	db, err := sqlitesink.Open(where)
+	if err != nil {
+		return fmt.Errorf("open the table: %w", err)
+	}
+	s.AtEnd(db.Close)
+	return keepRevenue(s, sqlitesink.New(db, sqlitesink.Config{}), func(ctx context.Context) (Revenue, error) { return SQLiteRevenue(ctx, db) })
+}
+
+func keepRevenue[Tx any](s *service.Service, out *sink.Mux[Tx], read func(ctx context.Context) (Revenue, error)) error {
+	sink.OnFold(out, sink.Fold[OrderPlaced]{
+		Name: revenueTable, Window: time.Minute, Lateness: repeatsKept,
+		By: func(e event.Of[OrderPlaced]) string { return e.Data.Country },
+	}, Cell.Add)
+	watch := &repeats{}
+	s.Report(func() string {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		r, err := read(ctx)
+		if err != nil {
+			return "the table cannot be read: " + err.Error()
+		}
+		return fmt.Sprintf("%s; %s repeats skipped", r, grouped(watch.n.Load()))
+	})
+	return s.Sink(out, sink.Config{Topics: []string{Orders}, Dedupe: repeatsKept, SessionTimeout: sessionTimeout, Observer: watch})
 }
 
 // Cell is what a country bought in a minute.
 type Cell struct {
-	Orders, Cents int64
+	Orders int64 `json:"orders"`
+	Cents  int64 `json:"cents"`
 }
 
-// Revenue is revenue per minute and country. Events of a partition come in order; an event that comes again changes
-// nothing.
+// Add is the cell with one order more.
+func (c Cell) Add(e event.Of[OrderPlaced]) Cell { return Cell{c.Orders + 1, c.Cents + e.Data.Cents} }
+
+// Revenue is what the table says: the sum of it, and who leads in its last minute.
 type Revenue struct {
-	mu      sync.Mutex
-	cells   map[minute]Cell
-	total   Cell
-	repeats int64
-	next    map[int32]int64 // by partition: the offset after the last one that is counted
-	ids     recent
+	Total  Cell
+	Minute time.Time // zero in an empty table
+	Leader string
+	Leads  Cell
 }
 
-type minute struct {
-	at      int64 // minutes since the epoch
-	country string
-}
-
-// NewRevenue returns an empty table.
-func NewRevenue() *Revenue {
-	return &Revenue{cells: map[minute]Cell{}, next: map[int32]int64{}}
-}
-
-// keep is how long cells are kept, by the clock of the orders.
-const keep = 24 * time.Hour
-
-// OrdersPlaced counts orders.
-func (r *Revenue) OrdersPlaced(_ context.Context, es []event.Of[OrderPlaced]) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i := range es {
-		e := &es[i]
-		if e.Offset < r.next[e.Partition] || !r.ids.add(e.ID) {
-			r.repeats++
-			continue
-		}
-		r.next[e.Partition] = e.Offset + 1
-		at := minute{e.Data.PlacedAt.Unix() / 60, e.Data.Country}
-		c := r.cells[at]
-		if c.Orders == 0 {
-			r.expire(at.at)
-		}
-		r.cells[at] = Cell{c.Orders + 1, c.Cents + e.Data.Cents}
-		r.total = Cell{r.total.Orders + 1, r.total.Cents + e.Data.Cents}
+// String is the revenue in one line.
+func (r Revenue) String() string {
+	line := fmt.Sprintf("%s orders, %s EUR", grouped(r.Total.Orders), euros(r.Total.Cents))
+	if r.Leader != "" {
+		line += fmt.Sprintf("; %s UTC: %s leads with %s EUR", r.Minute.UTC().Format("15:04"), r.Leader, euros(r.Leads.Cents))
 	}
-	return nil
+	return line
 }
 
-// expire forgets the cells that are older than keep, seen from now.
-func (r *Revenue) expire(now int64) {
-	for m := range r.cells {
-		if m.at < now-int64(keep/time.Minute) {
-			delete(r.cells, m)
-		}
+// SQLiteRevenue reads the table.
+func SQLiteRevenue(ctx context.Context, db *sql.DB) (r Revenue, err error) {
+	var minute sql.NullString
+	err = db.QueryRowContext(ctx, `SELECT coalesce(sum(state->>'orders'), 0), coalesce(sum(state->>'cents'), 0), max(window_start) FROM `+revenueTable).
+		Scan(&r.Total.Orders, &r.Total.Cents, &minute)
+	if err != nil || !minute.Valid {
+		return r, err
 	}
+	err = db.QueryRowContext(ctx, `SELECT key, state->>'orders', state->>'cents' FROM `+revenueTable+` WHERE window_start = ? ORDER BY state->>'cents' DESC, key LIMIT 1`, minute.String).
+		Scan(&r.Leader, &r.Leads.Orders, &r.Leads.Cents)
+	if err == nil {
+		r.Minute, err = time.Parse(time.DateTime, minute.String[:len(time.DateTime)])
+	}
+	return r, err
 }
 
-// Total is what all countries bought, and how many events came again and were skipped.
-func (r *Revenue) Total() (c Cell, repeats int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.total, r.repeats
+// PostgresRevenue reads the table.
+func PostgresRevenue(ctx context.Context, pool *pgxpool.Pool) (r Revenue, err error) {
+	var minute *time.Time
+	err = pool.QueryRow(ctx, `SELECT coalesce(sum((state->>'orders')::bigint), 0)::bigint, coalesce(sum((state->>'cents')::bigint), 0)::bigint, max(window_start) FROM `+revenueTable).
+		Scan(&r.Total.Orders, &r.Total.Cents, &minute)
+	if err != nil || minute == nil {
+		return r, err
+	}
+	r.Minute = *minute
+	err = pool.QueryRow(ctx, `SELECT key, (state->>'orders')::bigint, (state->>'cents')::bigint FROM `+revenueTable+` WHERE window_start = $1 ORDER BY (state->>'cents')::bigint DESC, key LIMIT 1`, *minute).
+		Scan(&r.Leader, &r.Leads.Orders, &r.Leads.Cents)
+	return r, err
 }
 
-// In is what country bought in the minute of t.
-func (r *Revenue) In(t time.Time, country string) Cell {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.cells[minute{t.Unix() / 60, country}]
+// repeats counts the orders that were published twice.
+type repeats struct {
+	sink.Silent
+
+	n atomic.Int64
 }
 
-// Result says in one line how the table stands.
-func (r *Revenue) Result() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var last int64
-	for m := range r.cells {
-		last = max(last, m.at)
+// Written implements [sink.Observer].
+func (r *repeats) Written(_ cursor.ID, w sink.Written, _ time.Duration, err error) {
+	if err == nil {
+		r.n.Add(int64(w.Repeats))
 	}
-	var best string
-	for m, c := range r.cells {
-		if b := r.cells[minute{last, best}]; m.at == last && (c.Cents > b.Cents || c.Cents == b.Cents && m.country < best) {
-			best = m.country
-		}
-	}
-	line := fmt.Sprintf("%s orders, %s EUR", grouped(r.total.Orders), euros(r.total.Cents))
-	if best != "" {
-		line += fmt.Sprintf("; %s UTC: %s leads with %s EUR", time.Unix(last*60, 0).UTC().Format("15:04"), best, euros(r.cells[minute{last, best}].Cents))
-	}
-	return fmt.Sprintf("%s; %s repeats skipped", line, grouped(r.repeats))
-}
-
-// recent remembers the last ids, between recentIDs and twice as many, in two generations: the older is dropped whole.
-type recent struct {
-	young, old map[string]struct{}
-}
-
-const recentIDs = 50_000
-
-// add reports false when id is remembered.
-func (r *recent) add(id string) bool {
-	if _, ok := r.young[id]; ok {
-		return false
-	}
-	if _, ok := r.old[id]; ok {
-		return false
-	}
-	if r.young == nil || len(r.young) >= recentIDs {
-		r.young, r.old = make(map[string]struct{}), r.young
-	}
-	r.young[strings.Clone(id)] = struct{}{} // an event's id shares the memory of the batch it was read in
-	return true
 }

@@ -3,7 +3,6 @@ package shop_test
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -11,16 +10,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/millrace/millrace/event"
 	"github.com/millrace/millrace/examples/shop"
 	"github.com/millrace/millrace/internal/gateway"
 	"github.com/millrace/millrace/kafka"
@@ -200,78 +195,5 @@ func TestTheShopRuns(t *testing.T) {
 		if n := m.records(t, topic); n != want {
 			t.Errorf("%s has %d records, want %d", topic, n, want)
 		}
-	}
-}
-
-// A process that is killed does not commit. Here no commit of the first process is heard, which is the worst that a
-// kill can do: everything it counted comes again.
-func TestAnalyticsCountsEachOrderOnceThoughItsCommitsAreLost(t *testing.T) {
-	t.Parallel()
-	m := newMall(t)
-	var deaf atomic.Bool
-	deaf.Store(true)
-	m.fake.ControlKey(int16(kmsg.OffsetCommit), func(req kmsg.Request) (kmsg.Response, error, bool) {
-		m.fake.KeepControl()
-		commit, ok := req.(*kmsg.OffsetCommitRequest)
-		if !ok || !deaf.Load() {
-			return nil, nil, false
-		}
-		resp, _ := commit.ResponseKind().(*kmsg.OffsetCommitResponse)
-		for _, topic := range commit.Topics {
-			out := kmsg.OffsetCommitResponseTopic{Topic: topic.Topic, TopicID: topic.TopicID}
-			for _, p := range topic.Partitions {
-				out.Partitions = append(out.Partitions, kmsg.OffsetCommitResponseTopicPartition{Partition: p.Partition, ErrorCode: kerr.UnknownServerError.Code})
-			}
-			resp.Topics = append(resp.Topics, out)
-		}
-		return resp, nil, true
-	})
-	var want shop.Cell
-	publish := func(from, until int64) {
-		p, err := producer.New(kafka.Cluster{Seeds: m.fake.ListenAddrs()}, m.reg, producer.Config{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for n := from; n < until; n++ {
-			o := order(n)
-			if err := p.Publish(t.Context(), event.New(shop.Orders, o.OrderID, o)); err != nil {
-				t.Fatal(err)
-			}
-			want = shop.Cell{Orders: want.Orders + 1, Cents: want.Cents + o.Cents}
-		}
-		if err := p.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	analytics := func() (revenue *shop.Revenue, stop func() (int, string)) {
-		revenue = shop.NewRevenue()
-		wired, stop := m.open(t, "analytics", func(ctx context.Context, s *service.Service) error { return shop.Analyse(ctx, s, revenue) })
-		wired()
-		return revenue, stop
-	}
-	check := func(revenue *shop.Revenue, run string) {
-		t.Helper()
-		wait(t, fmt.Sprintf("%s: %d orders", run, want.Orders), func() bool { c, _ := revenue.Total(); return c.Orders >= want.Orders })
-		if c, _ := revenue.Total(); c != want {
-			t.Errorf("%s: got %+v, want %+v", run, c, want)
-		}
-	}
-
-	publish(0, 40)
-	first, kill := analytics()
-	check(first, "first")
-	publish(40, 60)
-	check(first, "first, later")
-	kill() // in order, but no commit is heard
-	deaf.Store(false)
-
-	publish(60, 70)
-	second, stop := analytics()
-	wait(t, "what the first had counted comes again", func() bool { _, repeats := second.Total(); return repeats == want.Orders })
-	check(second, "second")
-	publish(70, 80)
-	check(second, "second, later")
-	if code, log := stop(); code != 0 {
-		t.Errorf("exit code %d: %s", code, log)
 	}
 }

@@ -548,3 +548,35 @@ func TestDecimalSize(t *testing.T) {
 		}
 	}
 }
+
+// Where a directory stands is in its files, for whoever asks; it is not moved but by taking files away.
+func TestPositionsAreThoseOfTheFiles(t *testing.T) {
+	t.Parallel()
+	l := newLake(t)
+	if at, err := New(Config{Dir: filepath.Join(l.dir, "none")}).Positions(t.Context(), "lake"); err != nil || len(at) != 0 {
+		t.Errorf("a directory that is not there has %v, %v", at, err)
+	}
+	w := l.open()
+	place := l.claim(w, 100)
+	dir := New(Config{Dir: l.dir})
+	if at, err := dir.Positions(t.Context(), "lake"); err != nil || len(at) != 0 {
+		t.Errorf("a directory without files has %v, %v", at, err)
+	}
+	place, err := l.write(w, place, 110, l.numbered(100, 10)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.write(w, place, 125, l.numbered(110, 15)...); err != nil {
+		t.Fatal(err)
+	}
+	at, err := dir.Positions(t.Context(), "lake")
+	if err != nil || len(at) != 1 || at[0].ID != l.id || at[0].Next != 125 || time.Since(at[0].Updated) > time.Minute {
+		t.Errorf("got %+v, %v, want offset 125 of partition 3", at, err)
+	}
+	if err := dir.Move(t.Context(), nil); !errors.Is(err, errFiles) {
+		t.Errorf("moved: %v", err)
+	}
+	if err := dir.Swap(t.Context(), sink.Swap{}); !errors.Is(err, errFiles) {
+		t.Errorf("swapped: %v", err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -22,6 +23,7 @@ import (
 	"github.com/millrace/millrace/kafka"
 	"github.com/millrace/millrace/schemas"
 	"github.com/millrace/millrace/service"
+	"github.com/millrace/millrace/sink/sqlitesink"
 	"github.com/millrace/millrace/topics"
 )
 
@@ -61,8 +63,20 @@ func TestRealShop(t *testing.T) {
 	open("checkout", shop.Services["checkout"])
 	open("fraud", shop.Services["fraud"])
 	stop := open("shipping", shop.Services["shipping"])
-	revenue := shop.NewRevenue()
-	open("analytics", func(ctx context.Context, s *service.Service) error { return shop.Analyse(ctx, s, revenue) })
+	table := filepath.Join(t.TempDir(), "analytics.db")
+	db, err := sqlitesink.Open(table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	open("analytics", func(ctx context.Context, s *service.Service) error { return shop.Analyse(ctx, s, table) })
+	total := func() shop.Cell {
+		r, err := shop.SQLiteRevenue(t.Context(), db)
+		if err != nil && !strings.Contains(err.Error(), "no such table") { // it is made when the service begins
+			t.Fatal(err)
+		}
+		return r.Total
+	}
 	adm := kadm.NewClient(kafkatest.Client(t, c))
 	for _, part := range []int64{orders / 4, orders / 2} {
 		await(t, "a part is shipped", func() bool { return length(t, adm, shop.Shipments) >= part })
@@ -73,7 +87,7 @@ func TestRealShop(t *testing.T) {
 		stop = open("shipping", shop.Services["shipping"])
 	}
 	await(t, "every order is shipped", func() bool { return length(t, adm, shop.Shipments) >= orders })
-	await(t, "every order is counted", func() bool { total, _ := revenue.Total(); return total.Orders >= orders })
+	await(t, "every order is counted", func() bool { return total().Orders >= orders })
 	for _, group := range []string{"shipping", "fraud", "analytics", "provider"} {
 		await(t, "both poisons are dead letters of "+group, func() bool { return length(t, adm, shop.Orders+"."+group+".dlq") == 2 })
 	}
@@ -86,7 +100,7 @@ func TestRealShop(t *testing.T) {
 		want = shop.Cell{Orders: want.Orders + 1, Cents: want.Cents + o.Cents}
 		ids = append(ids, o.OrderID)
 	}
-	if got, _ := revenue.Total(); got != want {
+	if got := total(); got != want {
 		t.Errorf("analytics has %+v, want %+v", got, want)
 	}
 	for _, topic := range []string{shop.Shipments, shop.Paid, shop.Payments} {
