@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"github.com/millrace/millrace/internal/secret"
 	"github.com/millrace/millrace/position"
 	"github.com/millrace/millrace/sink"
+	"github.com/millrace/millrace/sink/parquetsink"
 )
 
 // maxSinkFile bounds a sink's file, in bytes.
@@ -100,6 +102,12 @@ func parseSink(path string, src []byte) (*sinkFile, error) {
 		return nil, s.fault(root, "into is missing: write  into:  with postgres: env:NAME, sqlite: FILE or parquet: FOLDER below it")
 	case len(s.tables) == 0 && s.into.parquet == "":
 		return nil, s.fault(root, "tables is missing: each has a name, an event, and a key or append: true")
+	}
+	if s.into.parquet != "" { // a batch is a file
+		s.config.Batch, s.config.Wait = cmp.Or(s.config.Batch, parquetsink.Batch), cmp.Or(s.config.Wait, parquetsink.Wait)
+	}
+	if s.into.parquet != "" && len(s.tables) > 1 {
+		return nil, s.fault(root, "a folder of Parquet files has a folder for each topic, and tables has %d: at most one, which says which event and columns", len(s.tables))
 	}
 	return s, nil
 }

@@ -48,6 +48,22 @@ func TestASinksFile(t *testing.T) {
 	}
 }
 
+// A batch is a file there: it is large where the file says nothing.
+func TestASinksFileForParquet(t *testing.T) {
+	t.Parallel()
+	s, err := parseSink("sink.yaml", []byte("name: lake\ntopics: shop.orders\ninto:\n  parquet: data/lake\nwait: 5s\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.config.Batch != 1<<16 || s.config.Wait != 5*time.Second {
+		t.Errorf("got batches of %d after %s, want 65,536 and 5 s", s.config.Batch, s.config.Wait)
+	}
+	two := strings.Replace(sinkYAML, "sqlite: data/analytics.db", "parquet: data/lake", 1)
+	if _, err := parseSink("sink.yaml", []byte(two)); err == nil || !strings.Contains(err.Error(), "tables has 2") {
+		t.Errorf("two tables in a folder: %v", err)
+	}
+}
+
 // Each fault is told with its line and what is allowed.
 func TestASinksFileWithFaults(t *testing.T) {
 	t.Parallel()

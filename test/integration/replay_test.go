@@ -152,7 +152,7 @@ func killReplay(t *testing.T, s *shell, adm *kadm.Client, line, target string, m
 			if err := cmd.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}
-			_ = <-ended // it was killed
+			<-ended //nolint:errcheck // it was killed
 			return
 		}
 	}
