@@ -165,6 +165,9 @@ func (a *app) runSink(ctx context.Context, path, listen string, create bool) err
 		args = append(args, "--create-topics")
 	}
 	settings := a.settings
+	if len(settings.RegistryURLs) == 0 {
+		settings.RegistryURLs = []string{defaultRegistry}
+	}
 	env := func(name string) string {
 		if v := settings.Getenv(name); v != "" {
 			return v
