@@ -82,6 +82,10 @@ bench: ## ratios to a raw kgo client on a real Kafka; ARGS="-rounds 7"
 soak-dev: ## kill the embedded broker 120 times under each load, then count; ARGS="-kills 20"
 	@$(GO) run ./test/soak $(ARGS)
 
+.PHONY: soak-sink
+soak-sink: ## a sink to PostgreSQL under every fault, round after round, then judged; ARGS="-rounds 5 -seed 2 -out test/soak/results"
+	@$(GO) test -count=1 -timeout 12h -v -run '^TestRealSinkUnderFaults$$' ./test/cluster $(ARGS)
+
 FUZZTIME ?= 20s
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME each (20s)

@@ -109,6 +109,7 @@ func (a *app) root() *cobra.Command {
 		{"look", a.copyCommand()},
 		{"look", a.groupsCommand()},
 		{"look", a.webhookCommand()},
+		{"look", a.sourcesCommand()},
 		{"code", a.topicsCommand()},
 		{"code", a.schemasCommand()},
 		{"look", a.doctorCommand()},

@@ -42,6 +42,8 @@ var writing = map[string]bool{
 	"millrace groups offsets undo":   true,
 	"millrace groups offsets import": true,
 
+	"millrace sources test": false,
+
 	"millrace sink":              true,
 	"millrace sink rewind apply": true,
 	"millrace sink rewind undo":  true,

@@ -99,6 +99,8 @@ var guarded = map[string]string{
 	"millrace groups offsets undo":   "groups offsets undo shipping --yes",
 	"millrace groups offsets import": "groups offsets import shipping shipping.json --yes",
 
+	"millrace sources test": "sources test acme",
+
 	"millrace sink":              "sink -f sink.yaml",
 	"millrace sink rewind apply": "sink rewind apply -f sink.yaml --at start --yes",
 	"millrace sink rewind undo":  "sink rewind undo -f sink.yaml --yes",
@@ -124,6 +126,7 @@ func TestWritingCommandsAreGuarded(t *testing.T) {
 	w.want(t, codeDone, "groups", "offsets", "apply", "shipping", "--at", "offset:1", "--topic", "shop.orders", "--partition", "0", "--yes")
 	w.sinkOnce(t)
 	w.want(t, codeDone, "sink", "rewind", "apply", "-f", "sink.yaml", "--at", "offset:1", "--topic", "shop.orders", "--partition", "0", "--yes")
+	w.sources(t)
 	w.contexts(t)
 	before := w.run(t, "", "schemas", "ls", "-c", "plain").out + w.run(t, "", "sink", "describe", "-f", "sink.yaml", "-c", "plain").out
 	written := w.writes()

@@ -236,6 +236,9 @@ func TestExamplesInHelpWork(t *testing.T) {
 	w := newWorld(t)
 	w.shop(t)
 	w.webhooks(t)
+	w.sources(t)
+	url, side := w.takeIn(t)
+	here := strings.NewReplacer("http://localhost:8085", url, "localhost:9090", side)
 	w.write(t, "orders.jsonl", `{"order_id":"o-17","cents":1999}`+"\n")
 	w.write(t, "order_placed.avsc", ordersAVSC)
 	w.env["XDG_CONFIG_HOME"] = t.TempDir()
@@ -263,7 +266,7 @@ func TestExamplesInHelpWork(t *testing.T) {
 				continue
 			}
 			ran++
-			w.example(t, l)
+			w.example(t, here.Replace(l))
 		}
 		for _, sub := range c.Commands() {
 			visit(sub)

@@ -16,7 +16,8 @@ func expressionHelp() string {
 	var b strings.Builder
 	b.WriteString(`
 Expressions, of --where and --count-by, are CEL:  value.country == "IT" && value.cents > 9000,  key.startsWith("o-"),
-"x" in headers,  timestamp > timestamp("2026-11-22T09:00:00Z"),  value.items.exists(i, i.sku == "A1"). They may use
+"x" in headers,  timestamp > timestamp("2026-11-22T09:00:00Z"),  value.items.exists(i, i.sku == "A1"),
+json(value.body).id == "o-17"  where a field holds JSON, as a webhook's body. They may use
 
 `)
 	for _, v := range filter.Variables() {

@@ -56,6 +56,8 @@ type sentDoc struct {
 	Seconds  float64 `json:"seconds"`
 	Retry    string  `json:"retry_after,omitempty"` // as the receiver wrote it
 	Body     string  `json:"body"`                  // at most 64 KiB
+	// RequestID ties the answer to a line of the receiver's log, where it says so.
+	RequestID string `json:"request_id,omitempty"`
 }
 
 func (a *app) webhookSend(ctx context.Context, scheme, to string, f sendFlags) error {
@@ -131,6 +133,6 @@ func deliver(ctx context.Context, to string, req *signature.Request, wait time.D
 	}
 	return sentDoc{
 		Millrace: 1, URL: to, Status: resp.StatusCode, Seconds: time.Since(began).Seconds(),
-		Retry: resp.Header.Get("Retry-After"), Body: string(body),
+		Retry: resp.Header.Get("Retry-After"), Body: string(body), RequestID: resp.Header.Get("X-Request-Id"),
 	}, nil
 }

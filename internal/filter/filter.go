@@ -16,6 +16,9 @@
 // headers["x"] is the last value of a header, "" where there is none: "x" in headers tells the two apart, and
 // headers.values("x") is the list of all.
 //
+// json(x) reads the JSON document that a field holds as bytes or text: json(value.body).order.id. That it is none is an
+// error; value.type == "order" && json(value.body).n > 1 asks only where the first holds.
+//
 // # Errors
 //
 // An expression that does not compile is an [*Error], which says where and what is allowed. An expression may fail on

@@ -350,3 +350,31 @@ func BenchmarkMatch(b *testing.B) {
 		})
 	}
 }
+
+func TestJSONWithinAField(t *testing.T) {
+	t.Parallel()
+	reg := schemas.Memory()
+	for _, tt := range []struct{ name, value, expr, want string }{
+		{"text", `{"body":"{\"order\":{\"id\":\"o-17\",\"n\":[1,2]}}"}`, `json(value.body).order.id`, "o-17"},
+		{"a list", `{"body":"{\"order\":{\"id\":\"o-17\",\"n\":[1,2]}}"}`, `json(value.body).order.n[1] + 1`, "3"},
+		{"bytes", `{}`, `json(b'{"a":true}').a`, "true"},
+		{"null", `{}`, `json("null")`, "null"},
+		{"no JSON", `{}`, `json("hello").a`, "!no JSON document"},
+		{"two", `{}`, `json("1 2")`, "!something stands behind"},
+		{"a number", `{"body":1}`, `json(value.body)`, "!no such overload"},
+	} {
+		x, err := filter.NewValue(tt.expr, reg)
+		if err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		e := event.Event{Value: []byte(tt.value)}
+		e.ContentType = "application/json"
+		got, err := x.Eval(&e)
+		if err != nil {
+			got = "!" + err.Error()
+		}
+		if bad, fails := strings.CutPrefix(tt.want, "!"); fails && !strings.Contains(got, bad) || !fails && got != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
+		}
+	}
+}

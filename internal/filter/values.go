@@ -1,8 +1,11 @@
 package filter
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"reflect"
 	"slices"
@@ -195,4 +198,27 @@ func headerValues(m, key ref.Val) ref.Val {
 		}
 	}
 	return types.NewStringList(adapter{}, out)
+}
+
+// fromJSON is json(x): the data of a JSON document that a field holds as text or bytes, as a webhook's body.
+func fromJSON(v ref.Val) ref.Val {
+	var text []byte
+	switch v := v.(type) {
+	case types.Bytes:
+		text = v
+	case types.String:
+		text = []byte(v)
+	default:
+		return types.MaybeNoSuchOverloadErr(v)
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	var data any
+	if err := dec.Decode(&data); err != nil {
+		return types.NewErr("json: it is no JSON document: %v", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return types.NewErr("json: something stands behind the document")
+	}
+	return adapter{}.NativeToValue(data)
 }

@@ -107,6 +107,9 @@ var environment = sync.OnceValues(func() (*cel.Env, error) {
 		cel.Function("values", cel.MemberOverload("headers_values",
 			[]*cel.Type{cel.MapType(cel.StringType, cel.StringType), cel.StringType}, cel.ListType(cel.StringType),
 			cel.BinaryBinding(headerValues))),
+		cel.Function("json",
+			cel.Overload("json_bytes", []*cel.Type{cel.BytesType}, cel.DynType, cel.UnaryBinding(fromJSON)),
+			cel.Overload("json_string", []*cel.Type{cel.StringType}, cel.DynType, cel.UnaryBinding(fromJSON))),
 	}
 	for _, v := range variables {
 		opts = append(opts, cel.Variable(v.name, v.kind))

@@ -180,6 +180,7 @@ type spec struct {
 
 type secretSpec struct {
 	node  *yaml.Node
+	from  string // env:NAME or file:PATH
 	text  string
 	until time.Time
 }
@@ -421,7 +422,7 @@ func (p *parser) keys(s *spec, at func(string) *yaml.Node) {
 			p.flaw(sec.node, "the secret: %v", err)
 			continue
 		}
-		s.Keys = append(s.Keys, k.Until(sec.until))
+		s.Keys, s.Secrets = append(s.Keys, k.Until(sec.until)), append(s.Secrets, sec.from)
 	}
 	for _, sec := range s.tokens {
 		s.Tokens = append(s.Tokens, signature.Token(sec.text).Until(sec.until))

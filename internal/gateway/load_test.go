@@ -60,7 +60,7 @@ func TestLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	sources, err := gateway.Folder{Dir: dir, Getenv: func(string) string { return "secret" }}.Load(t.Context(), reg)
+	sources, err := gateway.Folder{Dir: dir, Getenv: func(string) string { return "hush-hush" }}.Load(t.Context(), reg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,10 @@ func TestLoad(t *testing.T) {
 	if len(s.Keys) != 2 || s.Keys[1].Expires().Year() != 2030 || s.MaxBody != 64<<10 || s.MaxRequests != 10 || len(s.Events) != 1 || s.Scheme.Name != "github" || sources[0].MaxBody != 1<<20 {
 		t.Errorf("got %+v", s)
 	}
-	if text := fmt.Sprintf("%+v %#v", *s, *s); strings.Contains(text, "shh") || strings.Contains(text, "secret\"") {
+	if strings.Join(s.Secrets, " ") != "env:ACME file:old-secret" {
+		t.Errorf("the secrets are in %v", s.Secrets)
+	}
+	if text := fmt.Sprintf("%+v %#v", *s, *s); strings.Contains(text, "shh") || strings.Contains(text, "hush") {
 		t.Error("a secret is printed")
 	}
 }

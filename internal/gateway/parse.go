@@ -50,7 +50,7 @@ func (p *parser) secretList(k, v *yaml.Node) []secretSpec {
 				continue
 			}
 		}
-		s.text = p.secret(k, from)
+		s.from, s.text = from.Value, p.secret(k, from)
 		out = append(out, s)
 	}
 	return out

@@ -63,7 +63,8 @@ type Sum struct{ Moves, Cents int64 }
 // fold regions.
 func Declare[Tx any](m *sink.Mux[Tx], topic string) {
 	m.Table(sink.Table{Name: "accounts", Event: typeName, Topics: []string{topic}, Key: []string{"account"}})
-	m.Table(sink.Table{Name: "moves", Event: typeName, Append: true, Columns: []sink.Column{{Name: "account"}, {Name: "seq"}, {Name: "cents"}}})
+	// With the note: a row of accounts that does not fit and is overwritten within its batch never meets the database.
+	m.Table(sink.Table{Name: "moves", Event: typeName, Append: true, Columns: []sink.Column{{Name: "account"}, {Name: "seq"}, {Name: "note"}}})
 	sink.OnFold(m, sink.Fold[Moved]{
 		Name: "regions", By: func(e event.Of[Moved]) string { return e.Data.Region },
 		Window: window, Lateness: lateness, Late: consumer.DeadLettered,

@@ -73,7 +73,7 @@ func TestTheJudge(t *testing.T) {
 		t.Fatalf("what is right is found wrong:\n%s", strings.Join(wrong, "\n"))
 	}
 	t.Logf("%d records, %d events, %d repeats, %d dead letters, %d windows, %d accounts", w.Records, w.Moves(), w.Repeats, w.Letters(), len(w.regions), len(w.accounts))
-	if w.Repeats < 1500 || w.Letters() < 20 || len(w.regions) < 100 || len(w.accounts) < 200 {
+	if w.Records != 60_000 || w.Repeats < 1500 || w.Letters() < 20 || len(w.regions) < 100 || len(w.accounts) < 200 {
 		t.Error("the load has too little of something")
 	}
 	window := slices.SortedFunc(maps.Keys(w.regions), byWindow)[0]

@@ -59,14 +59,9 @@ func Plan(l Load) []*kgo.Record {
 
 func (p *planner) one(i int) {
 	switch dice := p.rng.IntN(10_000); {
-	case dice < 100:
-		p.repeat(50, false)
-	case dice < 200:
-		p.repeat(far, false)
-	case dice < 300:
-		p.repeat(far, true)
+	case dice < 100 && p.repeat(50, false), dice >= 100 && dice < 200 && p.repeat(far, false), dice >= 200 && dice < 300 && p.repeat(far, true):
 	default:
-		p.move(i, dice)
+		p.move(i, max(dice, 300))
 	}
 }
 
@@ -115,36 +110,32 @@ func (p *planner) record(partition int, key string, value []byte, at time.Time) 
 
 // repeat adds one of the last records once more. In another partition it is one that its own partition goes on after: which
 // of the two is read first is nobody's choice, and the last word on an account must not depend on it.
-func (p *planner) repeat(within int, elsewhere bool) {
+// It reports whether there was one.
+func (p *planner) repeat(within int, elsewhere bool) bool {
 	within = min(within, len(p.kept))
 	if within == 0 {
-		return
+		return false
 	}
 	o := p.kept[len(p.kept)-1-p.rng.IntN(within)]
 	again := *o.Record
 	if elsewhere {
 		if p.next[o.account] < o.seq+2 {
-			return
+			return false
 		}
 		again.Partition = (again.Partition + 1) % int32(p.Partitions)
 	}
 	p.records = append(p.records, &again)
+	return true
 }
 
-// Publish writes records in their order, so many a second; 0 is as fast as it goes. It returns when all are
-// acknowledged. client must have [kgo.ManualPartitioner].
-func Publish(ctx context.Context, client *kgo.Client, records []*kgo.Record, perSecond int) error {
+// Publish writes records in their order and returns when all are acknowledged. Before each hundred it calls pace, which
+// waits for as long as it likes. client must have [kgo.ManualPartitioner].
+func Publish(ctx context.Context, client *kgo.Client, records []*kgo.Record, pace func(ctx context.Context, published int)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	part := max(perSecond/20, 1)
 	for i, r := range records {
-		if perSecond > 0 && i%part == part-1 {
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-			}
+		if i%100 == 0 {
+			pace(ctx, i)
 		}
 		again := *r // the client writes into it
 		client.Produce(ctx, &again, func(_ *kgo.Record, err error) {

@@ -130,15 +130,22 @@ func newFaultRun(t *testing.T, cluster *kafkatest.Cluster, topic string) *faultR
 	return r
 }
 
-// member starts a consumer process: this test binary again.
+// member starts a consumer process.
 func (r *faultRun) member(t *testing.T) *member {
 	t.Helper()
 	r.members++
-	m := &member{name: fmt.Sprintf("member-%d", r.members), done: make(chan error, 1)}
+	name := fmt.Sprintf("member-%d", r.members)
+	return spawn(t, name, append(slices.Clone(r.env), faultJournal+"="+filepath.Join(r.dir, name+".journal")))
+}
+
+// spawn starts this test binary again, as a member of a run.
+func spawn(t *testing.T, name string, env []string) *member {
+	t.Helper()
+	m := &member{name: name, done: make(chan error, 1)}
 	m.cmd = exec.Command(os.Args[0])
-	m.cmd.Env = append(slices.Clone(r.env), faultJournal+"="+filepath.Join(r.dir, m.name+".journal"))
+	m.cmd.Env = env
 	var log bytes.Buffer
-	m.cmd.Stdout, m.cmd.Stderr = &log, &log
+	m.cmd.Stdout, m.cmd.Stderr, m.log = &log, &log, &log
 	if err := m.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -318,6 +325,7 @@ func (r *faultRun) noted(t *testing.T, m *member, word string) {
 type member struct {
 	name string
 	cmd  *exec.Cmd
+	log  *bytes.Buffer // to be read when the process has ended
 	done chan error
 }
 

@@ -28,8 +28,12 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	if name := os.Getenv(faultJournal); name != "" {
-		if err := runMember(name); err != nil {
+	for variable, run := range map[string]func(journal string) error{faultJournal: runMember, sinkJournal: runSinkMember} {
+		name := os.Getenv(variable)
+		if name == "" {
+			continue
+		}
+		if err := run(name); err != nil {
 			fmt.Fprintln(os.Stderr, "member:", err)
 			os.Exit(1)
 		}
@@ -141,7 +145,11 @@ func (n *nap) take() {
 	heard := make(chan struct{})
 	n.awake.Store(&heard)
 	n.journal.note("asleep")
+	began := time.Now()
 	_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	for tick := time.NewTicker(time.Millisecond); time.Since(began) < deaf; <-tick.C {
+		// The signal stops another thread first, perhaps: this one must not go on before it is stopped as well.
+	}
 	time.AfterFunc(deaf, func() { close(heard) })
 }
 
