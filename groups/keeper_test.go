@@ -102,6 +102,20 @@ func TestPositionsOfAKeeperAreMovedWhereTheyAre(t *testing.T) {
 	}
 }
 
+// A group that has committed nothing, and a goal that names the topic: it is one topic all the same.
+func TestAKeeperWithoutCommitsIsPlannedOnce(t *testing.T) {
+	t.Parallel()
+	c, _ := newLog(t)
+	k := keeper{0: 4, 1: 0, 2: 0}
+	p, err := groups.NewPlanAt(t.Context(), c, k, "fresh", groups.Goal{Topics: []string{"t"}, At: &position.Point{Kind: position.Start}}, epoch)
+	if err != nil || len(p.Moves) != 3 {
+		t.Fatalf("got %d moves, %v, want one for each partition", len(p.Moves), err)
+	}
+	if _, err := groups.ApplyAt(t.Context(), c, k, p, groups.Backups{Dir: t.TempDir()}); err != nil || k[0] != 0 {
+		t.Errorf("applied: %v, position %d", err, k[0])
+	}
+}
+
 // A sink that has moved on since the plan was made is not set back by it.
 func TestAPlanOfAKeeperGoesStale(t *testing.T) {
 	t.Parallel()

@@ -82,7 +82,7 @@ func look(ctx context.Context, c kafka.Cluster, group string, k Keeper, goal Goa
 	}
 	var missing []string
 	for _, t := range wanted {
-		if !slices.ContainsFunc(s.Group.Partitions, func(p Partition) bool { return p.Topic == t }) {
+		if !slices.Contains(missing, t) && !slices.ContainsFunc(s.Group.Partitions, func(p Partition) bool { return p.Topic == t }) {
 			missing = append(missing, t)
 		}
 	}

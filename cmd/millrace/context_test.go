@@ -128,7 +128,7 @@ func TestWritingCommandsAreGuarded(t *testing.T) {
 	w.want(t, codeDone, "sink", "rewind", "apply", "-f", "sink.yaml", "--at", "offset:1", "--topic", "shop.orders", "--partition", "0", "--yes")
 	w.sources(t)
 	w.contexts(t)
-	before := w.run(t, "", "schemas", "ls", "-c", "plain").out + w.run(t, "", "sink", "describe", "-f", "sink.yaml", "-c", "plain").out
+	before := w.run(t, "", "schemas", "ls", "-c", "plain").out + w.run(t, "", "sink", "describe", "-f", "sink.yaml", "-c", "plain", "-o", "json").out
 	written := w.writes()
 	refusals := []struct{ context, extra, says string }{
 		{"frozen", "", "read-only"},
@@ -154,7 +154,7 @@ func TestWritingCommandsAreGuarded(t *testing.T) {
 	if seen := written(); len(seen) > 0 {
 		t.Errorf("refused, and yet sent: %v", seen)
 	}
-	if after := w.run(t, "", "schemas", "ls", "-c", "plain").out + w.run(t, "", "sink", "describe", "-f", "sink.yaml", "-c", "plain").out; after != before {
+	if after := w.run(t, "", "schemas", "ls", "-c", "plain").out + w.run(t, "", "sink", "describe", "-f", "sink.yaml", "-c", "plain", "-o", "json").out; after != before {
 		t.Errorf("refused, and yet registered:\n%s", after)
 	}
 	w.want(t, codeDone, "produce", "shop.orders", "--format", "json", "--from", "lines.jsonl", "-c", "prod", "--confirm", "prod")

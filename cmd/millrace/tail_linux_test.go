@@ -38,7 +38,7 @@ func TestCountsOnATerminal(t *testing.T) {
 	if got := <-code; got != codeInterrupted {
 		t.Errorf("exits %d, want %d", got, codeInterrupted)
 	}
-	seen.await(t, "1       6.7%    a key that is longer than the screen 0")
+	seen.await(t, "1     6.7%  a key that is longer than the screen 0")
 	all := seen.String()
 	end := all[strings.LastIndex(all, "\x1b[J")+len("\x1b[J"):]
 	if !strings.HasPrefix(end, "scanned 15 records") || strings.Count(end, "COUNT") != 1 || strings.Count(end, "a key") != 5 {
