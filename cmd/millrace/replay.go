@@ -32,6 +32,8 @@ type replaySpec struct {
 	Types       []string `json:"types,omitempty"`
 	Clock       string   `json:"clock,omitempty"`
 	AllowLoop   bool     `json:"allow_loop,omitempty"`
+	Sign        string   `json:"sign,omitempty"`
+	Secrets     []string `json:"secrets,omitempty"` // where they are
 	paceFlags
 }
 
@@ -75,6 +77,8 @@ func (f *replayFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.noProgress, "no-progress", false, "keep no progress: nothing is written to the cluster that is read, and nothing can go on")
 	fs.StringVar(&f.IntoContext, "into-context", "", "the topic of --into is in this named `cluster`")
 	fs.StringArrayVar(&f.requestHeaders, "request-header", nil, "add a header to each request, `name=value`; may be repeated")
+	fs.StringVar(&f.Sign, "sign", "", "send webhooks to a URL as they came, with their `original` signature or signed anew by this scheme")
+	fs.StringArrayVar(&f.Secrets, "secret", nil, "where the key of --sign is: env:`NAME` or file:PATH; may be repeated")
 	fs.BoolVar(&f.AllowLoop, "allow-loop", false, "allow --into a topic that is read")
 	fs.BoolVar(&f.uncommitted, "uncommitted", false, "read events of open and aborted transactions too")
 	fs.StringVar(&f.zone, "tz", "UTC", "read times in this `zone`: Europe/Rome, local")
@@ -93,7 +97,8 @@ range, filters and target. Several topics are merged by time.
 
   topic:NAME    key, value and headers as they were, and headers that say where it was read and by which replay
   http(s)://…   POST of the value; attributes are ce- headers; 2xx is delivered, 408, 425, 429 and 5xx are tried
-                again, all else has failed
+                again, all else has failed. With --sign a webhook that came in is sent byte for byte as it came, with
+                its own headers; any other event is signed as a webhook
   exec:COMMAND  run once for each event by sh, with the value as stdin and EVENT_ID, EVENT_KEY, … set; 0 is
                 delivered, 65 has failed, all else is tried again
   stdout        as tail prints it, in the form of -o; without --id it keeps no progress
@@ -108,6 +113,7 @@ event. With --skip-failed it is counted and passed.
   millrace replay shop.orders --into topic:shop.copy --from -1h --speed 10x --dry-run
   millrace replay shop.orders shop.payments --into stdout --from -15m -o jsonl
   millrace replay shop.orders --into 'exec:cat >&2' --from start --key o-17 --rate 50/s
+  millrace replay webhooks.acme --into http://localhost:8085/in/acme --from -1h --sign stripe --secret env:STRIPE_SECRET
   millrace find shop.orders --key o-17 --save o-17.jsonl
   millrace replay --set o-17.jsonl --into topic:shop.copy --dry-run`,
 		ValidArgsFunction: a.completeTopics,
@@ -197,6 +203,10 @@ func (r *replaying) check(given *pflag.FlagSet, topics []string) error {
 		return errors.New("--from-group and --from say the same: use one way")
 	case f.Into == "" && !f.dryRun:
 		return hint(errors.New("say where to"), "--into topic:NAME", "--into https://…", "--into exec:COMMAND", "--into stdout")
+	case (f.Sign != "" || len(f.Secrets) > 0) && !strings.HasPrefix(f.Into, "http"):
+		return errors.New("--sign and --secret are for --into a URL")
+	case f.Sign == "" && len(f.Secrets) > 0:
+		return hint(errors.New("--secret signs nothing without --sign"), "--sign SCHEME; which there are:  millrace webhook --help")
 	case f.Clock != "record" && f.Clock != "event":
 		return fmt.Errorf("--clock %s: allowed are record, event", f.Clock)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/millrace/millrace/kafka"
 	"github.com/millrace/millrace/producer"
 	"github.com/millrace/millrace/replay"
+	"github.com/millrace/millrace/schemas"
 )
 
 // newLines reads lines of any length that produce would read.
@@ -44,7 +45,7 @@ func (r *replaying) open(ctx context.Context, d *decoder) error {
 	case kind == "topic" && rest != "":
 		return r.openTopic(ctx, rest)
 	case kind == "http" || kind == "https":
-		return r.openURL(into)
+		return r.openURL(into, d.reg)
 	case kind == "exec" && rest != "":
 		r.target = replay.Command(r.err, os.Environ(), "sh", "-c", rest)
 	default:
@@ -106,10 +107,17 @@ func apart(ctx context.Context, a, b kafka.Cluster) (bool, error) {
 	return one != other, err
 }
 
-func (r *replaying) openURL(address string) error {
+func (r *replaying) openURL(address string, reg *schemas.Registry) error {
 	t, err := replay.URL(nil, address)
 	if err != nil {
 		return usage(err)
+	}
+	if r.spec.Sign != "" {
+		s, err := r.resigner(reg)
+		if err != nil {
+			return err
+		}
+		t.Request = s.request
 	}
 	t.Header = http.Header{}
 	for _, h := range r.f.requestHeaders {

@@ -324,6 +324,9 @@ func (b *board) block(width, height int, now time.Time) []styled {
 	if table != nil {
 		lines = append(append(lines, styled{}), table...)
 	}
+	if len(lines)+3 > height { // better no empty line than no line of keys
+		lines = slices.DeleteFunc(lines, func(l styled) bool { return l.text == "" })
+	}
 	room := height - len(lines) - 2 // of the keys, and the line that stays empty
 	recent := 0
 	for _, n := range b.notes {

@@ -194,3 +194,18 @@ func TestPlainScreen(t *testing.T) {
 		}
 	}
 }
+
+// The keys are on the screen of the whole demo, however small the terminal.
+func TestTheWholeDemoFitsATerminal(t *testing.T) {
+	t.Parallel()
+	b := newBoard(devFlags{data: ".millrace", demo: true})
+	b.brokerUp(devbroker.Up{Addr: "127.0.0.1:40001", PID: 7})
+	b.registryUp("http://127.0.0.1:40002")
+	b.gatewayUp("http://127.0.0.1:40003/in/NAME")
+	b.declared([]topics.Spec{{Name: "shop.orders"}})
+	b.serve([]string{gatewayRow, storefront, "analytics", "checkout", "fraud", "provider", "shipping"})
+	got := b.block(80, 24, time.Now())
+	if len(got) > 23 || !strings.Contains(text(got), "q quits") || !strings.Contains(text(got), "shipping") {
+		t.Errorf("%d lines:\n%s", len(got), text(got))
+	}
+}

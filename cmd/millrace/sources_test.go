@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +15,7 @@ import (
 	"github.com/millrace/millrace/internal/gateway"
 	"github.com/millrace/millrace/kafka"
 	"github.com/millrace/millrace/schemas"
+	"github.com/millrace/millrace/signature"
 )
 
 const acmeSource = "scheme: stripe\nsecrets: [env:STRIPE_SECRET]\ntopic: webhooks.acme\nkey: {json: id}\n"
@@ -180,4 +182,57 @@ millrace_webhook_inbound_total{result="accepted",source="a"} many
 	if all["a"].P99 != 0.025 || all["b"].Handshake != 3 || all["b"].P99 != 0 {
 		t.Errorf("got %+v", all)
 	}
+}
+
+// A webhook that came in is sent again as it came: with the signature that it had, or a fresh one, and its own id.
+func TestReplaySignsWebhooksAnew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.sources(t)
+	w.write(t, "event.json", eventJSON)
+	url, _ := w.takeIn(t)
+	w.want(t, codeDone, "sources", "test", "acme", "--url", url, "--body", "event.json")
+	type request struct {
+		header http.Header
+		body   string
+	}
+	got := make(chan request, 4)
+	receiver := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		got <- request{r.Header, string(body)}
+	}))
+	defer receiver.Close()
+	replay := []string{"replay", "webhooks.acme", "--from", "start", "--into", receiver.URL + "/in/acme"}
+	w.want(t, codeDone, append(replay, "--sign", "original")...)
+	original := <-got
+	w.env["NEW_SECRET"] = "whsec_new"
+	w.want(t, codeDone, append(replay, "--sign", "stripe", "--secret", "env:NEW_SECRET")...)
+	fresh := <-got
+	stripe, _ := signature.Lookup("stripe")
+	for secret, r := range map[string]request{stripeKey: original, "whsec_new": fresh} {
+		key, err := stripe.ParseKey(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req := &signature.Request{Method: http.MethodPost, URL: receiver.URL, Header: r.header, Body: []byte(r.body)}
+		if _, err := stripe.Verify(req, []signature.Key{key}, time.Now()); err != nil || r.body != eventJSON || r.header.Get("Content-Type") != "application/json" {
+			t.Errorf("%v: %q with %v", err, r.body, r.header)
+		}
+	}
+	// An event that is no webhook is signed too, and has no signature of its own.
+	w.shop(t)
+	w.write(t, "orders.jsonl", `{"order_id":"o-17","cents":1999}`+"\n")
+	w.want(t, codeDone, "produce", "shop.orders", "--from", "orders.jsonl", "--key-field", "order_id")
+	orders := []string{"replay", "shop.orders", "--from", "start", "--into", receiver.URL}
+	w.want(t, codeDone, append(orders, "--sign", "github", "--secret", "env:NEW_SECRET")...)
+	if h := (<-got).header; h.Get("X-Hub-Signature-256") == "" || h.Get("X-Github-Delivery") == "" {
+		t.Errorf("got %v", h)
+	}
+	has(t, "no webhook", w.want(t, codeFailed, append(orders, "--sign", "original")...).err, "is no webhook that came in")
+	for line, want := range map[string]string{
+		"--sign original --secret env:NEW_SECRET": "leave out --secret", "--secret env:NEW_SECRET": "without --sign", "--sign nobody --secret env:NEW_SECRET": "there is no scheme", "--sign stripe": "there is no key",
+	} {
+		has(t, line, w.want(t, codeUsage, append(orders, strings.Fields(line)...)...).err, want)
+	}
+	has(t, "a topic", w.want(t, codeUsage, "replay", "shop.orders", "--from", "start", "--into", "topic:x", "--sign", "original").err, "are for --into a URL")
 }

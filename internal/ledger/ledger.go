@@ -4,7 +4,7 @@
 //	load := ledger.Plan(ledger.Load{Events: 200_000, Partitions: 6, Topic: topic, SchemaID: id, Seed: 1})
 //	…                                                 // publish load while processes, brokers and databases die
 //	log, err := ledger.Read(ctx, cluster, topic)      // with a bare client
-//	want, err := ledger.Expect(log, ledger.Postgres)  // computed from the log alone
+//	want, err := ledger.Expect(log, ledger.Takes{})  // computed from the log alone
 //	got, err := ledger.Tables(ctx, ledger.Query(…))
 //	for _, wrong := range want.Differ(got) { … }
 //

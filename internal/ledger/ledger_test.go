@@ -65,7 +65,7 @@ func TestTheJudge(t *testing.T) {
 	t.Parallel()
 	records := Plan(Load{Events: 60_000, Partitions: 6, Topic: "t", SchemaID: 7, Seed: 1, From: time.Now().Add(-3 * time.Hour).Truncate(time.Millisecond)})
 	log := logOf(records)
-	w, err := Expect(log, Postgres)
+	w, err := Expect(log, Takes{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -59,9 +59,11 @@ func Plan(l Load) []*kgo.Record {
 
 func (p *planner) one(i int) {
 	switch dice := p.rng.IntN(10_000); {
-	case dice < 100 && p.repeat(50, false), dice >= 100 && dice < 200 && p.repeat(far, false), dice >= 200 && dice < 300 && p.repeat(far, true):
-	default:
-		p.move(i, max(dice, 300))
+	case dice >= 300:
+		p.move(i, dice)
+	case dice < 100 && p.repeat(50, false), dice >= 100 && dice < 200 && p.repeat(far, false), dice >= 200 && p.repeat(far, true):
+	default: // there is nothing to repeat
+		p.move(i, 9999)
 	}
 }
 

@@ -86,6 +86,9 @@ func entry(r *kgo.Record) Entry {
 	return e
 }
 
+// Moved is the movement that is in the record. A tombstone has none, and neither has one that does not decode.
+func (e *Entry) Moved() (Moved, error) { return decode(e.Value) }
+
 // Letters are the spots of origin of the dead letters in entries.
 func Letters(entries []Entry) ([]Spot, error) {
 	out := make([]Spot, 0, len(entries))

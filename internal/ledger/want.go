@@ -5,18 +5,14 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 )
 
-// Taker is what a database takes.
-type Taker int
-
-// The takers.
-const (
-	Postgres Taker = iota // no text with a zero byte
-	SQLite                // any text
-)
+// Takes is what a sink takes of what decodes.
+type Takes struct {
+	Zero    bool // text with a zero byte: SQLite does, PostgreSQL does not
+	Refused bool // what is to be refused: a sink without [ByHand]
+}
 
 // Want is what the tables and the dead letters have to hold.
 type Want struct {
@@ -45,7 +41,7 @@ type move struct {
 
 // Expect computes what has to be in the tables from the log: an id counts once, an account is what its own partition
 // says last, an event is late by what its partition had before it.
-func Expect(log []Entry, t Taker) (*Want, error) {
+func Expect(log []Entry, t Takes) (*Want, error) {
 	w := &Want{
 		moves: map[string]*move{}, accounts: map[string]Moved{}, regions: map[Window]Sum{}, letters: map[Spot]string{},
 		whose: map[Window]string{}, Records: len(log),
@@ -92,20 +88,20 @@ func homes(log []Entry) map[string]int32 {
 	return out
 }
 
-func (w *Want) add(e *Entry, newest time.Time, home bool, t Taker) error {
+func (w *Want) add(e *Entry, newest time.Time, home bool, t Takes) error {
 	if e.Value == nil {
 		delete(w.accounts, e.Key)
 		return nil
 	}
-	m, err := decode(e.Value)
+	m, err := e.Moved()
 	switch {
 	case err != nil:
 		w.letters[e.Spot] = "it does not decode"
 		return nil //nolint:nilerr // that is what is wanted of it
-	case m.Note == refused:
+	case m.Note == refused && !t.Refused:
 		w.letters[e.Spot] = "the function refuses it"
 		return nil
-	case strings.Contains(m.Note, "\x00") && t == Postgres:
+	case m.Note == nul && !t.Zero:
 		w.letters[e.Spot] = "the database does not take it"
 		return nil
 	}
@@ -155,6 +151,16 @@ type Row struct {
 	Spot
 	Account string
 	Seq     int64
+}
+
+// Rows are the rows of by_hand as they have to be, for a sink that has no function.
+func (w *Want) Rows() []Row {
+	out := make([]Row, 0, len(w.moves))
+	for id, m := range w.moves {
+		out = append(out, Row{id, m.spots[0], m.Account, m.Seq})
+	}
+	slices.SortFunc(out, func(a, b Row) int { return bySpot(a.Spot, b.Spot) })
+	return out
 }
 
 // Got is what was found. ByHand is in the order in which it was written.
