@@ -77,6 +77,9 @@ func (p *Producer) prepare(ctx context.Context, b *buffers, e *event.Event, now 
 		}
 	}
 	headers := b.appendHeaders(e)
+	if p.cfg.Capture != nil {
+		p.capture(ctx, *e, value, headers)
+	}
 	it.record.Topic = topic
 	it.record.Key, it.record.Value, it.record.Headers = e.Key, value, wire.RecordHeaders(headers)
 	it.size = int64(len(e.Key) + len(value))
@@ -84,6 +87,11 @@ func (p *Producer) prepare(ctx context.Context, b *buffers, e *event.Event, now 
 		it.size += int64(len(headers[i].Key) + len(headers[i].Value))
 	}
 	return nil
+}
+
+func (p *Producer) capture(ctx context.Context, e event.Event, value []byte, headers event.Headers) {
+	e.Data, e.Value, e.Headers = nil, value, headers
+	p.cfg.Capture(ctx, &e)
 }
 
 // admit waits for room for it.

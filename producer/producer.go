@@ -84,6 +84,9 @@ type Config struct {
 	// Redirect names the topic that an event for topic is sent to instead. An error rejects the event; an empty
 	// name captures it: it is encoded, sent nowhere and answered as if it had been. Nil redirects nothing.
 	Redirect func(topic string) (string, error)
+	// Capture is called with each event before it is sent or captured by Redirect, as it goes on the wire: Value is encoded, and
+	// Headers are all of the record's. What e refers to is the producer's again when it has returned. Nil is none.
+	Capture func(ctx context.Context, e *event.Event)
 	// Observer hears of each event's end. Nil is none, and spares two readings of the clock.
 	Observer Observer
 	// Log hears of records whose outcome was still unknown at Close. Nil is silent.
