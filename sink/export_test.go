@@ -75,3 +75,8 @@ func RunOn(ctx context.Context, f engine.Feed, l logs, dec consumer.Decoder, t T
 	}
 	return run(ctx, f, l, dec, t, cfg, letters)
 }
+
+// KeepFunctions plants a bug into a shadow of a Mux[Tx]: what functions write stays.
+func KeepFunctions[Tx any](s *Shadow) {
+	s.writer.(*writer[Tx]).plant.keepFunctions = true //nolint:forcetypeassert // a Mux makes no other
+}

@@ -169,7 +169,7 @@ func (m *Mux[Tx]) Open(ctx context.Context, dec consumer.Decoder, s Setup) (Writ
 	if len(m.funcs)+len(m.folds)+len(m.tables) == 0 {
 		return nil, fmt.Errorf("open the target of sink %s: the mux is empty: register a function with On, a fold with OnFold or a Table", s.Sink)
 	}
-	if s.Suffix != "" && len(m.funcs) > 0 {
+	if s.Suffix != "" && s.Shadow == nil && len(m.funcs) > 0 {
 		return nil, fmt.Errorf("rebuild sink %s: its functions write to tables of their own choice, which would be written twice: "+
 			"only folds and tables are rebuilt", s.Sink)
 	}

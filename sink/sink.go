@@ -62,6 +62,9 @@ type Setup struct {
 	Dedupe time.Duration
 	// Evolve adds columns that tables lack.
 	Evolve bool
+	// Shadow is set where nothing live may change: what functions write is undone, and it is told rows and states once they
+	// are committed, to tables with the Suffix. Nil is none.
+	Shadow func(ctx context.Context, c Change)
 	// Observer sees what happens; never nil.
 	Observer Observer
 	// Log is never nil.

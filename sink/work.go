@@ -30,7 +30,8 @@ type work[Tx any] struct {
 	buried     int // of guilty
 	late       []lateEvent
 	lateBuried map[lateEvent]bool
-	order      []int // events by id
+	changes    []Change // in a shadow: of the transaction at hand
+	order      []int    // events by id
 	ids        []string
 
 	passedBy int // events that go nowhere
@@ -110,6 +111,7 @@ func (k *work[Tx]) reset() {
 	clear(k.guilty)
 	clear(k.ids)
 	clear(k.lateBuried)
+	k.changes = nil
 	k.guilty, k.buried, k.late = k.guilty[:0], 0, k.late[:0]
 	k.careful, k.passedBy, k.Batch = false, 0, Batch{}
 }
@@ -224,12 +226,12 @@ func (k *work[Tx]) bury(ctx context.Context) error {
 
 // search writes the events from ≤ i < to in parts, down to the single event that fails, which is set aside.
 func (k *work[Tx]) search(ctx context.Context, tx Tx, from, to int) error {
-	did, late := k.did, len(k.late)
+	did, late, changes := k.did, len(k.late), len(k.changes)
 	err := k.db.Try(ctx, tx, func(ctx context.Context) error { return k.apply(ctx, tx, from, to) })
 	if err == nil {
 		return nil
 	}
-	k.did, k.late = did, k.late[:late]
+	k.did, k.late, k.changes = did, k.late[:late], k.changes[:changes]
 	if !k.blamable(ctx, err) {
 		return err
 	}
@@ -285,8 +287,8 @@ func (k *work[Tx]) apply(ctx context.Context, tx Tx, from, to int) error {
 	}
 	for i := range k.funcs {
 		f := &k.funcs[i]
-		if at, err := f.call(ctx, tx, k.sheets[f.sheet], sp); err != nil {
-			return &funcError{name: f.name, at: at, err: err}
+		if err := k.call(ctx, tx, f, sp); err != nil {
+			return err
 		}
 	}
 	if k.plant.foldTwice {
@@ -311,9 +313,26 @@ func (k *work[Tx]) apply(ctx context.Context, tx Tx, from, to int) error {
 		if err != nil {
 			return fmt.Errorf("write %d rows of table %s: %w", write.Len(), r.Name, err)
 		}
+		if k.setup.Shadow != nil {
+			k.changedRows(r, write, deleted)
+		}
 		k.did.Rows += int(n)
 	}
 	return nil
+}
+
+// call calls a function. In a shadow what it wrote is undone.
+func (k *work[Tx]) call(ctx context.Context, tx Tx, f *function[Tx], sp span) error {
+	do := func(ctx context.Context) error {
+		if at, err := f.call(ctx, tx, k.sheets[f.sheet], sp); err != nil {
+			return &funcError{name: f.name, at: at, err: err}
+		}
+		return nil
+	}
+	if k.setup.Shadow == nil || k.plant.keepFunctions {
+		return do(ctx)
+	}
+	return k.undone(ctx, tx, do)
 }
 
 // skipRepeats skips the events whose ids were seen before, also in this batch.
@@ -389,6 +408,9 @@ func (k *work[Tx]) fold(ctx context.Context, tx Tx, n int, sp span) error {
 	}
 	if err := k.db.Store(ctx, tx, name, keys, states); err != nil {
 		return fmt.Errorf("store %d states of fold %s: %w", len(keys), name, err)
+	}
+	if k.setup.Shadow != nil {
+		k.changedStates(f.name, keys, states)
 	}
 	k.did.States += len(keys)
 	return nil

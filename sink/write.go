@@ -34,6 +34,8 @@ type plant struct {
 	expectFirst bool // compare with the offset of the first record, not with what was read or written last
 	byTime      bool // take what is older than the watermark for a repeat
 	foldTwice   bool // let folds see repeats
+
+	keepFunctions bool // keep what functions write in a shadow
 }
 
 // Claim implements [Writer].
@@ -82,10 +84,14 @@ func (w *writer[Tx]) transact(ctx context.Context, k *work[Tx]) error {
 		started := time.Now()
 		err := w.once(ctx, k)
 		w.setup.Observer.Written(k.To.ID, k.did, time.Since(started), err)
-		if err == nil {
-			return nil
+		next := err
+		if err != nil {
+			next = k.next(ctx, err)
 		}
-		switch next := k.next(ctx, err); {
+		switch {
+		case next == nil:
+			k.tell(ctx)
+			return nil
 		case !errors.Is(next, errAgain):
 			return next
 		case k.progress: // an event was set aside: that ends by itself
@@ -103,6 +109,7 @@ func (w *writer[Tx]) transact(ctx context.Context, k *work[Tx]) error {
 // once is one transaction.
 func (w *writer[Tx]) once(ctx context.Context, k *work[Tx]) error {
 	k.did, k.late, k.progress = Written{Events: len(k.Events), Passed: k.passedBy}, k.late[:0], false
+	k.changes = nil
 	from := k.From
 	if w.plant.expectFirst && len(k.Events) > 0 {
 		from.Next = k.Events[0].Offset
