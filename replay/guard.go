@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -55,9 +56,7 @@ func (g *Guard) Totals() map[Total]int64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	out := make(map[Total]int64, len(g.totals))
-	for t, n := range g.totals {
-		out[t] = n
-	}
+	maps.Copy(out, g.totals)
 	return out
 }
 
@@ -69,7 +68,6 @@ type Attempt struct {
 
 	mu      sync.Mutex
 	effects []Effect
-	refused int
 }
 
 type attemptKey struct{}
@@ -94,16 +92,6 @@ func (g *Guard) Note(ctx context.Context, e Effect) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.effects = append(a.effects, e)
-	if e.Refused {
-		a.refused++
-	}
-}
-
-// Refused is how many requests of the attempt were refused so far.
-func (a *Attempt) Refused() int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.refused
 }
 
 // End captures the effects of the attempt, when it was the last. The error is that of [Guard.Capture], also an earlier one.

@@ -96,8 +96,8 @@ func TestRequestsAreCapturedAndRefused(t *testing.T) {
 	if err := post("/safe", "text"); err != nil {
 		t.Error(err)
 	}
-	if a.Refused() != 1 || len(hits) != 1 || hits[0] != "/safe text" {
-		t.Errorf("%d refused; the server saw %q", a.Refused(), hits)
+	if len(hits) != 1 || hits[0] != "/safe text" {
+		t.Errorf("the server saw %q", hits)
 	}
 	if err := a.End(); err != nil {
 		t.Fatal(err)

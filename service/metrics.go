@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
@@ -58,7 +59,7 @@ func (s *Service) watch(ctx context.Context) (stop func(), err error) {
 	if err != nil {
 		return nil, fault("metrics", fmt.Errorf("listen: %w", err))
 	}
-	m, err := metrics.New(nil)
+	m, err := metrics.New(s.registerer())
 	if err != nil {
 		return nil, err
 	}
@@ -79,6 +80,19 @@ func (s *Service) watch(ctx context.Context) (stop func(), err error) {
 		}
 	})
 	return func() { end(); wg.Wait() }, nil
+}
+
+// registerer is where metrics are registered: nil is where they are by default. In a replay each has the label replay.
+func (s *Service) registerer() prometheus.Registerer {
+	if s.replaying == nil {
+		return nil
+	}
+	own := prometheus.NewRegistry()
+	own.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return struct {
+		prometheus.Registerer
+		prometheus.Gatherer
+	}{prometheus.WrapRegistererWith(prometheus.Labels{"replay": s.replaying.ID}, own), own}
 }
 
 // ask begins to ask the cluster and the registry, for readiness and lag, until stop is called. The author's function

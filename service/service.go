@@ -101,6 +101,7 @@ type Service struct {
 	atEnd        []func() error
 	http         *http.Client
 	stats        *stats
+	replaying    *replaying // nil without --replay
 }
 
 // mover is something long-lived: it runs until its context ends.
@@ -180,6 +181,8 @@ func configure(name string, args []string, env func(string) string, stderr io.Wr
 	const metrics = "metrics"
 	s.listen = env(Env(metrics))
 	fs.StringVar(&s.listen, metrics, s.listen, "serve /metrics, /healthz and /readyz on this `address`, :9090 in a container; without a login ["+Env(metrics)+"]")
+	var again replayFlags
+	again.register(fs, env)
 	fs.Usage = func() {}
 	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintf(stderr, "%s is a Millrace service. Every flag is also a variable; flags win.\n\n", name)
@@ -191,6 +194,10 @@ func configure(name string, args []string, env func(string) string, stderr io.Wr
 	}
 	if fs.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q: %s takes flags only, see %s -h", fs.Arg(0), name, name)
+	}
+	var err error
+	if s.replaying, err = again.parse(time.Now()); err != nil {
+		return nil, err
 	}
 	log, err := settings.Logger(zapcore.Lock(zapcore.AddSync(stderr)))
 	if err != nil {
@@ -224,7 +231,10 @@ func (s *Service) Producer(cfg producer.Config) (*producer.Producer, error) {
 		cfg.Observer = all
 	}
 	cfg.Observer = s.stats.published(cfg.Observer)
-	p, err := producer.New(s.Cluster, s.Schemas, cfg)
+	if s.replaying != nil {
+		s.shadowProducer(&cfg)
+	}
+	p, err := producer.New(s.live(), s.Schemas, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -256,6 +266,10 @@ func (s *Service) Consume(mux *consumer.Mux, cfg consumer.Config) {
 		cfg.Observer = all
 	}
 	cfg.Observer = s.stats.observe(cfg.Observer)
+	if s.replaying != nil {
+		s.consumeAgain(mux, cfg)
+		return
+	}
 	consume := func(ctx context.Context) error {
 		s.Log.Info("consuming", zap.String("group", cfg.Group), zap.Strings("topics", cfg.Topics))
 		c := s.Cluster
@@ -269,8 +283,12 @@ func (s *Service) Consume(mux *consumer.Mux, cfg consumer.Config) {
 }
 
 // Go runs loop beside the consumers, until ctx ends. An error ends the service; nil ends only the loop. name stands
-// in the error.
+// in the error. In a replay it does not start.
 func (s *Service) Go(name string, loop func(ctx context.Context) error) {
+	if s.replaying != nil {
+		s.Log.Info("a loop does not start in a replay", zap.String("loop", name))
+		return
+	}
 	s.movers = append(s.movers, mover{name, loop})
 }
 
@@ -298,6 +316,9 @@ func (s *Service) run(ctx context.Context, env func(string) string, wire func(ct
 	defer stopServing()
 	if err := s.Cluster.Ping(ctx); err != nil {
 		return fmt.Errorf("connect to the cluster: %w", err)
+	}
+	if s.replaying != nil {
+		return s.runReplay(ctx, wire)
 	}
 	err = wire(ctx, s)
 	if err == nil {

@@ -44,6 +44,10 @@ func (s *Service) Sink(target sink.Target, cfg sink.Config) error {
 	}
 	watchers.Observer = s.stats.observe(all)
 	cfg.Observer = watchers
+	if s.replaying != nil {
+		s.sinkAgain(target, cfg)
+		return nil
+	}
 	run := func(ctx context.Context) error {
 		s.Log.Info("writing", zap.String("sink", cfg.Name), zap.Strings("topics", cfg.Topics))
 		c := s.Cluster
