@@ -184,6 +184,7 @@ func TestAddressesBehindProxies(t *testing.T) {
 		go func() { done <- l.ask(from("10.0.0.1", "1.2.3.4, 10.0.0.9")).Code }()
 		synctest.Wait()
 		l.want(from("10.0.0.2", "9.9.9.9, 1.2.3.4"), http.StatusTooManyRequests)
+		l.want(from("10.0.0.2", "9.9.9.9, 1.2.3.4:4711"), http.StatusTooManyRequests)
 		l.log.release(nil)
 		if status := <-done; status != http.StatusOK {
 			t.Errorf("the first got %d", status)
