@@ -386,7 +386,7 @@ func (r *sinkRun) judge(t *testing.T) {
 	r.report.sum(t, r.dir)
 	r.report.Records, r.report.Events, r.report.Planted = want.Records, want.Moves(), want.Repeats
 	r.report.DeadLetters, r.report.DeadLettersRepeated = want.Letters(), len(letters)-want.Letters()
-	r.report.Violations = want.Differ(got)
+	r.report.Violations = append(r.report.Violations, want.Differ(got)...)
 	for _, wrong := range r.report.Violations {
 		t.Error(wrong)
 	}
