@@ -127,7 +127,9 @@ func (s *Service) rebuildSink(ctx context.Context, t swappable, cfg sink.Config)
 	for done := false; !done; {
 		select {
 		case <-ctx.Done():
-			_ = <-ended // ctx says why
+			if err := <-ended; err != nil {
+				s.replaying.log.Warn("the rebuild ended with an error", zap.Error(err))
+			}
 			return fmt.Errorf("rebuild sink %s: %w: nothing live was changed; the same again goes on", cfg.Name, ctx.Err())
 		case err := <-ended:
 			return fmt.Errorf("rebuild sink %s: %w", cfg.Name, errors.Join(errors.New("it ended before it had caught up"), err))

@@ -127,6 +127,17 @@ func (s *Settings) Getenv(variable string) string {
 	return ""
 }
 
+// Environ is every setting that is set, as NAME=value: the environment of a service that is to have the same.
+func (s *Settings) Environ() []string {
+	var out []string
+	for _, one := range s.table() {
+		if v := one.get(); v != "" {
+			out = append(out, Env(one.flag)+"="+v)
+		}
+	}
+	return out
+}
+
 // Set sets one setting by the name of its flag, as a file or a second pass over parsed flags does.
 func (s *Settings) Set(flagName, value string) error {
 	for _, x := range s.table() {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -32,7 +33,7 @@ type Identity struct {
 // Identify returns what tells a repeat of req. It reads the body, so call it after Verify.
 func (s *Scheme) Identify(req *Request) Identity {
 	d := &s.Dedupe
-	id := Identity{ID: d.find(req), Window: time.Duration(d.Window), BodyWindow: time.Duration(d.BodyWindow)}
+	id := Identity{ID: s.find(req), Window: time.Duration(d.Window), BodyWindow: time.Duration(d.BodyWindow)}
 	if id.Window == 0 {
 		id.Window = defaultWindow
 	}
@@ -55,9 +56,14 @@ func (s *Scheme) Identify(req *Request) Identity {
 	return id
 }
 
-// find returns the sender's id, or nothing.
-func (d *Dedupe) find(req *Request) string {
+// find returns the sender's id, or nothing. Where the signature covers an id, that is the one: another family's header
+// beside it is whatever a replayer wrote there.
+func (s *Scheme) find(req *Request) string {
+	d, family := &s.Dedupe, s.family(req)
 	for _, name := range d.Headers {
+		if i := slices.Index(s.ID, name); i >= 0 && family >= 0 && i != min(family, len(s.ID)-1) {
+			continue
+		}
 		if v, err := req.one(name); err == nil {
 			return v
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"net/textproto"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -60,13 +61,7 @@ func (s *Scheme) read(req *Request, room []candidate) (found []candidate, ts, id
 		found, err = s.readBody(req, room)
 		return found, "", "", err
 	}
-	family := 0
-	for i, name := range s.Signature.Headers {
-		if len(req.header(name)) > 0 {
-			family = i
-			break
-		}
-	}
+	family := max(0, s.family(req))
 	name := s.Signature.Headers[family]
 	value, err := req.one(name)
 	if err != nil {
@@ -86,6 +81,11 @@ func (s *Scheme) read(req *Request, room []candidate) (found []candidate, ts, id
 		}
 	}
 	return found, ts, id, nil
+}
+
+// family is the index of the first signature header that is there: the headers of time and id belong to it. -1 is none.
+func (s *Scheme) family(req *Request) int {
+	return slices.IndexFunc(s.Signature.Headers, func(name string) bool { return len(req.header(name)) > 0 })
 }
 
 func (s *Scheme) readBody(req *Request, room []candidate) ([]candidate, *Error) {

@@ -48,6 +48,7 @@ type paceFlags struct {
 type replayFlags struct {
 	replaySpec
 	readFlags
+	serviceFlags
 	group, id, resume  string
 	requestHeaders     []string
 	dryRun, noProgress bool
@@ -72,6 +73,7 @@ func (f *replayFlags) register(fs *pflag.FlagSet) {
 	fs.IntVar(&f.Parallel, "parallel", 1, "deliver so `many` events at once to a URL or a command, those of a key in their order")
 	fs.BoolVar(&f.SkipFailed, "skip-failed", false, "count an event that fails for good and go on; exit 4")
 	fs.StringVar(&f.id, "id", "", "call the replay by this `name`")
+	f.serviceFlags.register(fs)
 	fs.StringVar(&f.resume, "resume", "", "go on with the replay of this `name`")
 	fs.BoolVar(&f.dryRun, "dry-run", false, "say what would be done: how many events, over which time, how long it takes")
 	fs.BoolVar(&f.noProgress, "no-progress", false, "keep no progress: nothing is written to the cluster that is read, and nothing can go on")
@@ -103,6 +105,10 @@ range, filters and target. Several topics are merged by time.
                 delivered, 65 has failed, all else is tried again
   stdout        as tail prints it, in the form of -o; without --id it keeps no progress
 
+  --service 'COMMAND' runs a service of package service, its source unchanged: its handlers get the range, and what
+                they publish, call and write is captured, redirected to replay.NAME.TOPIC, or refused. Its command
+                takes the same as flags: see  COMMAND -h, and --capture FILE writes down what they would have done
+
 An event that fails is tried five times, longer and longer apart; then the replay ends, and --resume begins with that
 event. With --skip-failed it is counted and passed.
 
@@ -118,6 +124,12 @@ event. With --skip-failed it is counted and passed.
   millrace replay --set o-17.jsonl --into topic:shop.copy --dry-run`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.service != "" {
+				return a.replayService(cmd.Context(), cmd.Flags(), args, f)
+			}
+			if f.capture != "" || cmd.Flags().Changed("mode") {
+				return usage(errors.New("--capture and --mode go with --service"))
+			}
 			return a.replay(cmd, args, f)
 		},
 	}

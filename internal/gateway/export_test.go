@@ -1,6 +1,9 @@
 package gateway
 
-import "time"
+import (
+	"crypto/x509"
+	"time"
+)
 
 // Deaf is how long nothing may get through before a gateway is not ready.
 const Deaf = deafAfter
@@ -10,6 +13,9 @@ func WithAnswerEarly(c Config) Config  { c.plant.answerEarly = true; return c }
 func WithMarkEarly(c Config) Config    { c.plant.markEarly = true; return c }
 func WithDedupeEarly(c Config) Config  { c.plant.dedupeEarly = true; return c }
 func WithVerifyParsed(c Config) Config { c.plant.verifyParsed = true; return c }
+
+// WithRoots are the roots that the senders' certificates lead to.
+func WithRoots(c Config, roots *x509.CertPool) Config { c.roots = roots; return c }
 
 // Snapshot writes one as an earlier gateway did: n ids of a source, whose i-th is name(i).
 func Snapshot(at time.Time, source string, n int, name func(i int) string) []byte {

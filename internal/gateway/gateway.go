@@ -29,6 +29,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -79,6 +80,9 @@ type Config struct {
 	ReadBytes, ProduceBytes int64
 	// Client fetches certificates and confirms subscriptions. Defaults to that of [dial.Client].
 	Client *http.Client
+	// Issuers fetches the certificate of an authority, which has it behind http: only hosts of those that issue the
+	// senders' are asked. Defaults to that of [dial.Client] with http.
+	Issuers *http.Client
 	// Drain is how long requests may go on when ctx has ended. Defaults to 10 s: a held request ends within 8.
 	Drain time.Duration
 	// Observer hears of every request. Nil is none.
@@ -87,6 +91,7 @@ type Config struct {
 	Log *zap.Logger
 
 	plant plant
+	roots *x509.CertPool // of the senders' certificates; nil is the system's
 }
 
 // plant are bugs that a test plants to see that another test finds them.
@@ -130,6 +135,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Client == nil {
 		c.Client = dial.Client(dial.Config{})
+	}
+	if c.Issuers == nil {
+		c.Issuers = dial.Client(dial.Config{HTTP: true})
 	}
 	if c.Observer == nil {
 		c.Observer = nobody{}
@@ -198,7 +206,7 @@ func New(pub Publisher, reg *schemas.Registry, cfg Config) (*Gateway, error) {
 	return &Gateway{
 		cfg: cfg, pub: pub, reg: reg, letters: newLetterWriter(pub), log: cfg.Log,
 		reading: newBudget(cfg.ReadBytes), producing: newBudget(cfg.ProduceBytes),
-		peers: newPeers(cfg.ConnsPerIP, cfg.Proxies), certs: newCertificates(cfg.Client),
+		peers: newPeers(cfg.ConnsPerIP, cfg.Proxies), certs: newCertificates(cfg.Client, cfg.Issuers, cfg.roots),
 		up: make(chan struct{}),
 	}, nil
 }

@@ -434,6 +434,7 @@ func (p *parser) identity(s *spec) {
 	s.identity = &signature.Scheme{}
 	if s.Scheme != nil {
 		s.identity.Dedupe = s.Scheme.Dedupe
+		s.identity.Signature.Headers, s.identity.ID = s.Scheme.Signature.Headers, s.Scheme.ID // which id is the signed one
 	}
 	d := &s.identity.Dedupe
 	if s.dedupe == nil {

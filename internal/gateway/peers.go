@@ -64,9 +64,14 @@ func (p *peers) enter(hr *http.Request) (release func(), ok bool) {
 func (p *peers) behind(peer netip.Addr, forwarded []string) netip.Addr {
 	list := strings.Split(strings.Join(forwarded, ","), ",")
 	for _, text := range slices.Backward(list) {
-		a, err := netip.ParseAddr(strings.TrimSpace(text))
-		if err != nil {
-			return peer
+		text = strings.TrimSpace(text)
+		a, err := netip.ParseAddr(text)
+		if err != nil { // some proxies write the port too
+			with, err := netip.ParseAddrPort(text)
+			if err != nil {
+				return peer
+			}
+			a = with.Addr()
 		}
 		if a = a.Unmap().WithZone(""); !p.isProxy(a) {
 			return a

@@ -66,8 +66,7 @@ func word(f fingerprint, tick int64) uint64 { return uint64(f)>>timeBits<<timeBi
 
 // has reports whether f was added within the window before now.
 func (t *table) has(f fingerprint, now time.Time) bool {
-	tick := t.tick(now)
-	t.sweep(tick)
+	tick := t.advance(now)
 	for _, w := range t.bucket(f) {
 		if w != 0 && w&^timeMask == uint64(f)&^timeMask && age(w, tick) <= ticks {
 			return true
@@ -79,14 +78,11 @@ func (t *table) has(f fingerprint, now time.Time) bool {
 // add remembers f since at, which is now or, for what a log told, before. Where nothing is free or over, what is oldest
 // goes: perhaps f itself.
 func (t *table) add(f fingerprint, at, now time.Time) {
-	tick, then := t.tick(now), t.tick(at)
-	if then > tick {
-		then = tick
-	}
+	tick := t.advance(now)
+	then := min(t.tick(at), tick)
 	if tick-then > ticks {
 		return
 	}
-	t.sweep(tick)
 	if t.used*2 > len(t.words) && len(t.words)/slots < t.most {
 		t.grow(tick)
 	}
@@ -115,6 +111,19 @@ func (t *table) add(f fingerprint, at, now time.Time) {
 		t.Evicted++
 	}
 	b[best] = word(f, then)
+}
+
+// advance is the tick of now, which never goes back: a request may have looked at the clock before the one that marked an
+// id, and clocks are put right. What was marked by a clock that was more than a window ahead is forgotten.
+func (t *table) advance(now time.Time) int64 {
+	tick := t.tick(now)
+	if t.swept-tick > ticks {
+		clear(t.words)
+		t.used, t.swept = 0, tick
+	}
+	tick = max(tick, t.swept)
+	t.sweep(tick)
+	return tick
 }
 
 // sweep frees what is older than the window: the whole table once in a window, a part at each tick, so that the clock

@@ -27,6 +27,26 @@ func TestTableRemembersForAWindow(t *testing.T) {
 	}
 }
 
+// A repeat may have read the clock before the acknowledgement that it is a repeat of, and clocks are put right.
+func TestTableKnowsWhatWasMarkedByALaterClock(t *testing.T) {
+	t.Parallel()
+	for back, want := range map[time.Duration]bool{time.Millisecond: true, time.Second: true, 4 * time.Minute: true, time.Hour: false} {
+		tab := newTable(1<<20, 5*time.Minute)
+		f := printOf('b', "body")
+		tab.add(f, noon, noon)
+		if got := tab.has(f, noon.Add(-back)); got != want {
+			t.Errorf("%v back: got %v", back, got)
+		}
+		tab.add(f, noon.Add(-back), noon.Add(-back))
+		if !tab.has(f, noon.Add(-back)) {
+			t.Errorf("%v back: it is not known once it was added", back)
+		}
+		if tab.has(f, noon.Add(6*time.Minute)) {
+			t.Errorf("%v back: it is known for ever", back)
+		}
+	}
+}
+
 // The clock of a slot goes round after four windows: what is over must be gone by then, also in a table that is looked
 // at rarely.
 func TestTableForgetsBeforeItsClockGoesRound(t *testing.T) {

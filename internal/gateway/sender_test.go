@@ -94,6 +94,27 @@ func TestIDsThatAreNotSigned(t *testing.T) {
 	}
 }
 
+// Who replays a request with Svix's headers and adds the standard's own id, which nothing signs, sends a repeat.
+func TestAnIDThatIsNotSignedMakesNoEvent(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, gateway.Config{}, map[string]string{"acme.yaml": acme})
+	l.load()
+	for _, forged := range []string{"", "forged_1", "forged_2"} {
+		r := signed(t, "msg_1", body)
+		for _, name := range []string{"Id", "Timestamp", "Signature"} {
+			r.Header.Set("Svix-"+name, r.Header.Get("Webhook-"+name))
+			r.Header.Del("Webhook-" + name)
+		}
+		if forged != "" {
+			r.Header.Set("Webhook-Id", forged)
+		}
+		l.want(r, http.StatusOK)
+	}
+	if n := len(l.log.in("webhooks.acme")); n != 1 {
+		t.Errorf("published %d times", n)
+	}
+}
+
 func TestGzipIsKeptAsItCame(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, gateway.Config{}, map[string]string{"acme.yaml": acme + "gzip: true\n"})
@@ -163,6 +184,7 @@ func TestAddressesBehindProxies(t *testing.T) {
 		go func() { done <- l.ask(from("10.0.0.1", "1.2.3.4, 10.0.0.9")).Code }()
 		synctest.Wait()
 		l.want(from("10.0.0.2", "9.9.9.9, 1.2.3.4"), http.StatusTooManyRequests)
+		l.want(from("10.0.0.2", "9.9.9.9, 1.2.3.4:4711"), http.StatusTooManyRequests)
 		l.log.release(nil)
 		if status := <-done; status != http.StatusOK {
 			t.Errorf("the first got %d", status)

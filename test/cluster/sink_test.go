@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -208,6 +209,7 @@ func (r *sinkRun) round() []sinkFault {
 // killStatic kills a member that comes back under its name: its partitions stay its own.
 func (r *sinkRun) killStatic(t *testing.T) {
 	t.Helper()
+	r.supervise(t)
 	r.note(t, "kill member", r.static.name)
 	r.static.kill(t)
 	r.static = r.member(t, "static", "one")
@@ -216,6 +218,7 @@ func (r *sinkRun) killStatic(t *testing.T) {
 // killDynamic kills a member whose partitions go to others when its session has ended.
 func (r *sinkRun) killDynamic(t *testing.T) {
 	t.Helper()
+	r.supervise(t)
 	r.note(t, "kill member", r.dynamic.name)
 	r.dynamic.kill(t)
 	r.dynamic = r.member(t, "dynamic", "")
@@ -275,6 +278,12 @@ func (r *sinkRun) putToSleep(t *testing.T) {
 func (r *sinkRun) wake(t *testing.T) {
 	t.Helper()
 	<-time.After(time.Until(r.asleep.Add(sinkSleep)))
+	r.await(t, "others with the sleeper's partitions", func() bool {
+		var left int
+		err := r.pool.QueryRow(t.Context(), `SELECT count(*) FROM millrace_sink_offsets WHERE sink = $1 AND owner LIKE '%/' || $2`,
+			r.name, strconv.Itoa(r.sleeper.cmd.Process.Pid)).Scan(&left)
+		return err == nil && left == 0
+	})
 	before := r.said(t, r.sleeper, "fenced")
 	r.note(t, "wake member", r.sleeper.name)
 	r.sleeper.signal(t, syscall.SIGCONT)
@@ -377,7 +386,7 @@ func (r *sinkRun) judge(t *testing.T) {
 	r.report.sum(t, r.dir)
 	r.report.Records, r.report.Events, r.report.Planted = want.Records, want.Moves(), want.Repeats
 	r.report.DeadLetters, r.report.DeadLettersRepeated = want.Letters(), len(letters)-want.Letters()
-	r.report.Violations = want.Differ(got)
+	r.report.Violations = append(r.report.Violations, want.Differ(got)...)
 	for _, wrong := range r.report.Violations {
 		t.Error(wrong)
 	}
