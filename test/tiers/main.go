@@ -248,6 +248,9 @@ func report(out io.Writer, results []result, notes string) (int, error) {
 		against := r.tier.against
 		if s := servers[r.tier.name]; len(s) > 0 {
 			against = strings.Join(s, ", ")
+			if r.tier.name == "unit" { // servers are the exception there
+				against = r.tier.against + ", " + against
+			}
 		}
 		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\n", r.tier.name, against, r.passed, r.failed, r.skipped, r.took.Round(time.Second))
 		sum.passed, sum.failed, sum.skipped = sum.passed+r.passed, sum.failed+r.failed, sum.skipped+r.skipped
