@@ -24,7 +24,8 @@ func TestIdentify(t *testing.T) {
 		{"a header of the other family", "standard", "{}", http.Header{"Svix-Id": {"msg_1"}}, "msg_1", false},
 		{
 			"an unsigned header of the other family", "standard", "{}",
-			http.Header{"Svix-Signature": {"v1,x"}, "Svix-Id": {"msg_1"}, "Webhook-Id": {"forged"}}, "msg_1", false,
+			http.Header{"Svix-Signature": {"v1,x"}, "Svix-Id": {"msg_1"}, "Webhook-Id": {"forged"}},
+			"msg_1", false,
 		},
 		{"a header twice", "standard", "{}", http.Header{"Webhook-Id": {"a", "b"}}, "", true},
 		{"a hook of its own", "github", "{}", http.Header{"X-Github-Delivery": {"72d3"}, "X-Github-Hook-Id": {"9"}}, "9/72d3", true},

@@ -248,14 +248,28 @@ func (g *Gateway) Reload(ctx context.Context) (changed bool, err error) {
 	}
 	g.sources.Store(next)
 	g.broken.Store(nil)
-	if old != nil {
-		for name := range old.byName {
-			if next.byName[name] == nil {
-				g.states.Delete(name)
-			}
-		}
-	}
+	g.forget(next.byName, time.Now())
 	return true, nil
+}
+
+// goneFor is how long what a source remembers outlives its file: one that is missing for a moment, while a folder is
+// replaced, must not publish again what it has.
+const goneFor = 72 * time.Hour
+
+// forget drops the states of sources that are gone for long. The caller holds reloading.
+func (g *Gateway) forget(present map[string]*served, now time.Time) {
+	g.states.Range(func(name, value any) bool {
+		st := value.(*state) //nolint:forcetypeassert // nothing else is in it
+		switch {
+		case present[st.name] != nil:
+			st.gone = time.Time{}
+		case st.gone.IsZero():
+			st.gone = now
+		case now.Sub(st.gone) > goneFor:
+			g.states.Delete(name)
+		}
+		return true
+	})
 }
 
 // request is one request on its way through the gateway.
@@ -343,6 +357,9 @@ func (g *Gateway) route(hr *http.Request) (*served, outcome) {
 // serve takes a request of a known source through the rules, in their order: limits, body, handshake or verification,
 // repeats, Kafka.
 func (g *Gateway) serve(ctx context.Context, w http.ResponseWriter, r *request) outcome {
+	if !r.bucket.take(r.Rate, r.at) {
+		return rejected(http.StatusTooManyRequests, "rate")
+	}
 	if r.requests.Add(1) > int64(r.MaxRequests) {
 		r.requests.Add(-1)
 		return busy("requests")
@@ -402,11 +419,21 @@ func (g *Gateway) accept(ctx context.Context, r *request) outcome {
 
 // comeAgain is the answer without an acknowledgement. The id is kept, for the sender's own redelivery.
 func (g *Gateway) comeAgain(r *request, keys repeat, err error) outcome {
-	g.health.failed(time.Now())
+	if g.health.failed(time.Now()) {
+		g.log.Warn("a webhook did not get through to Kafka in time: senders are told to come again until one does",
+			zap.String("source", r.Name), zap.String("request", r.id), zap.Error(err))
+	}
 	r.refuse(Refusal{ID: keys.name(), At: r.at, Request: r.id})
 	out := busy("kafka")
 	out.err = err
 	return out
+}
+
+// through notes that something got through to Kafka.
+func (g *Gateway) through() {
+	if g.health.succeeded() {
+		g.log.Info("webhooks get through to Kafka again")
+	}
 }
 
 // retryAfter is what a sender is told to wait, in seconds: a leader election has ended by then.

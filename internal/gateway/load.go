@@ -186,6 +186,7 @@ type secretSpec struct {
 }
 
 func (p *parser) load(ctx context.Context) *Source {
+	fmt.Fprintf(p.seen, "%q ", p.file) // a file that is renamed is another source
 	src, err := p.inDir(p.file)
 	if err != nil {
 		p.flaw(nil, "read it: %v", err)

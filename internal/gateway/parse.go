@@ -136,8 +136,10 @@ func (p *parser) limits(s *spec, v *yaml.Node) {
 			s.MaxBody = p.size(k, v)
 		case "requests":
 			s.MaxRequests = int(p.number(k, v, 1<<20))
+		case "rate":
+			s.Rate = p.rate(k, v)
 		default:
-			p.flaw(k, "unknown field %q: allowed are body and requests", clip(k.Value))
+			p.flaw(k, "unknown field %q: allowed are body, requests and rate", clip(k.Value))
 		}
 	})
 }
@@ -160,6 +162,19 @@ func (p *parser) size(k, v *yaml.Node) int64 {
 		return 0
 	}
 	return n * unit
+}
+
+// rate is a number of requests in a time, as so many a second.
+func (p *parser) rate(k, v *yaml.Node) float64 {
+	text := p.text(k, v)
+	digits, unit, _ := strings.Cut(text, "/")
+	seconds := map[string]float64{"s": 1, "m": 60, "h": 3600}[unit]
+	n, err := strconv.ParseUint(digits, 10, 31)
+	if err != nil || n == 0 || n > 1_000_000 || seconds == 0 {
+		p.flaw(v, "%s is %q: 1 to 1000000 in a second, a minute or an hour is allowed, as 100/s, 60/m or 500/h", k.Value, clip(text))
+		return 0
+	}
+	return float64(n) / seconds
 }
 
 func (p *parser) number(k, v *yaml.Node, most int64) int64 {

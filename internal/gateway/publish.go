@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"sync"
@@ -32,6 +34,21 @@ func newLetterWriter(pub event.Publisher) letterWriter {
 	return deadletter.New(pub, group, deadletter.Config{})
 }
 
+// errPanicked is the outcome of a request that never got as far as the producer.
+var errPanicked = errors.New("publish: a panic")
+
+// valueMost is the longest key or type in bytes that is kept as it is: a record has room for both besides the body.
+const valueMost = 1 << 10
+
+// bounded is a value that a sender chose, as it is or hashed: equal ones stay equal.
+func bounded(s string) string {
+	if len(s) <= valueMost {
+		return s
+	}
+	sum := sha256.Sum256([]byte(s))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
 // publication is what one request publishes: the envelope, and what was made of it.
 type publication struct {
 	g    *Gateway
@@ -56,10 +73,17 @@ func (g *Gateway) publish(ctx context.Context, r *request, f *flight) {
 		r.mu.Unlock()
 	}
 	p := &publication{g: g, src: r.served, f: f, at: r.at, acked: f.acked}
+	handed := false
+	defer func() {
+		if !handed { // an expression panicked: nobody may wait for an outcome that never comes
+			r.settle(f, f.acked, errPanicked, time.Now())
+		}
+	}()
 	events, err := p.events(ctx, r)
 	if err == nil {
 		err = g.producing.acquire(ctx, r.Name, p.cost)
 	}
+	handed = true
 	if err != nil {
 		r.settle(f, f.acked, fmt.Errorf("publish: %w", err), time.Now())
 		return
@@ -89,12 +113,12 @@ func (p *publication) events(ctx context.Context, r *request) ([]*event.Event, e
 	e.ID = event.DeriveID("webhook", r.Name, name)
 	e.Source = "webhook/" + r.Name
 	e.Time = r.at.UTC().Truncate(time.Microsecond)
-	if key := r.Key.find(r.header, r.decoded); key != "" {
+	if key := bounded(r.Key.find(r.header, r.decoded)); key != "" {
 		e.Key = []byte(key)
 	}
 	e.Data = &Received{
 		Source: r.Name, ReceivedAt: e.Time, Scheme: r.schemeName(), Key: int32(r.key), ID: p.f.keys.id,
-		Type: r.Type.find(r.header, r.decoded), Method: r.method, Path: r.http.URL.EscapedPath(), Query: r.http.URL.RawQuery,
+		Type: bounded(r.Type.find(r.header, r.decoded)), Method: r.method, Path: r.http.URL.EscapedPath(), Query: r.http.URL.RawQuery,
 		Headers: r.keep(r.header), Body: r.body,
 	}
 	var err error
@@ -134,7 +158,7 @@ func (p *publication) done(ctx context.Context, i int, e event.Event, err error)
 		if i == 0 {
 			p.envelope.Partition, p.envelope.Offset = e.Partition, e.Offset
 		}
-		p.g.health.succeeded()
+		p.g.through()
 	case i > 0 && hopeless(err):
 		// What came in is in the log; what was made of it has no room there. The sender can do nothing about that.
 		p.misfits = append(p.misfits, misfit{deadletter.Rejected, e.Type, err})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -41,7 +42,8 @@ func (g *Gateway) Run(ctx context.Context, l net.Listener) error {
 		return errors.Join(err, l.Close())
 	}
 	close(g.up)
-	work, cancel := context.WithCancel(ctx)
+	// What looks after it goes on while requests end: ids that are acknowledged then belong into the last snapshot.
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	var all sync.WaitGroup
 	for _, loop := range []func(context.Context){
@@ -123,7 +125,7 @@ func (g *Gateway) probe(ctx context.Context) {
 		}
 		try, cancel := context.WithTimeout(ctx, probeEvery)
 		if g.cfg.Seen.Append(try, "probe/"+g.cfg.Instance, appendSnapshot(nil, time.Now(), "", nil)) == nil {
-			g.health.succeeded()
+			g.through()
 		}
 		cancel()
 	}
@@ -143,6 +145,9 @@ func (g *Gateway) Close(ctx context.Context) error {
 	go func() { g.tasks.Wait(); close(done) }()
 	select {
 	case <-done:
+		if g.cfg.Seen != nil { // what was acknowledged since Run ended
+			g.snapshot(ctx, fmt.Sprintf("%s/%s/end", g.cfg.Instance, strconv.FormatInt(time.Now().UnixNano(), 36)))
+		}
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("close gateway: the outcome of some webhooks is unknown: %w", ctx.Err())

@@ -35,6 +35,8 @@ type Source struct {
 	MaxBody int64
 	// MaxRequests is how many requests may be under way at once.
 	MaxRequests int
+	// Rate is how many requests there may be in a second, and how many at once after a pause of one. 0 is any number.
+	Rate float64
 	// Gzip allows compressed bodies.
 	Gzip bool
 	// Confirm lets the gateway fetch the URL that a handshake asks to be fetched (SNS).

@@ -22,6 +22,8 @@ const (
 type state struct {
 	name     string
 	requests atomic.Int64
+	bucket   bucket
+	gone     time.Time // since when there is no such source; of Gateway.reloading
 
 	mu       sync.Mutex
 	ids      *table
@@ -258,8 +260,9 @@ type health struct {
 // election, because a balancer that finds nobody ready answers in our place.
 const deafAfter = 30 * time.Second
 
-func (h *health) failed(now time.Time) { h.since.CompareAndSwap(0, now.UnixNano()) }
-func (h *health) succeeded()           { h.since.Store(0) }
+// failed reports whether it is the first failure, succeeded whether it is the first success after one.
+func (h *health) failed(now time.Time) bool { return h.since.CompareAndSwap(0, now.UnixNano()) }
+func (h *health) succeeded() bool           { return h.since.Load() != 0 && h.since.Swap(0) != 0 }
 
 func (h *health) deaf(now time.Time) bool {
 	since := h.since.Load()
