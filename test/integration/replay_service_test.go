@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"database/sql"
 	"encoding/hex"
@@ -9,7 +10,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -127,6 +130,46 @@ func TestRealReplayIntoShipping(t *testing.T) {
 	}
 	if shipped != pastOrders {
 		t.Errorf("%d shipments were captured, want %d", shipped, pastOrders)
+	}
+	walkReplayGuide(t, s, adm)
+}
+
+// walkReplayGuide types every command of the guide on replays, as a person with the shop's hour before him would.
+func walkReplayGuide(t *testing.T, s *shell, adm *kadm.Client) {
+	t.Helper()
+	guide, err := os.ReadFile("../../docs/replay.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := regexp.MustCompile(`(?m)^millrace .+$`).FindAllString(string(guide), -1)
+	if n := strings.Count(string(guide), "\n"); len(lines) < 7 || n > 120 {
+		t.Fatalf("docs/replay.md has %d lines and shows %d command lines", n, len(lines))
+	}
+	said := map[string]string{}
+	for _, line := range lines {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		cmd := exec.CommandContext(ctx, "sh", "-c", line)
+		cmd.Dir, cmd.Env = s.dir, append(slices.Clone(s.env), "PATH="+filepath.Join(s.dir, "bin")+":"+os.Getenv("PATH"))
+		out, err := cmd.CombinedOutput()
+		cancel()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", line, err, out)
+		}
+		said[line] = string(out)
+	}
+	if n := length(t, adm, "replay.fixed."+shop.Shipments); n < pastOrders*9/10 || n > pastOrders {
+		t.Errorf("the guide's shadow has %d shipments, want nearly %d", n, pastOrders)
+	}
+	for line, out := range said {
+		if strings.Contains(line, "replay ls") {
+			has(t, line, out, "fixed.shipping", "slow.shipping", "done")
+		}
+		if strings.Contains(line, "--speed 10x") {
+			has(t, line, out, `"as": "shipping", "done": true`)
+		}
+		if strings.Contains(line, "tail replay.fixed") {
+			has(t, line, out, `"parcels":1`)
+		}
 	}
 }
 
