@@ -2,9 +2,12 @@ package replay_test
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net/http"
 	"time"
 
+	"github.com/millrace/millrace/event"
 	"github.com/millrace/millrace/kafka"
 	"github.com/millrace/millrace/position"
 	"github.com/millrace/millrace/producer"
@@ -43,4 +46,21 @@ func ExampleURL() {
 		})
 	}
 	_ = post
+}
+
+// Run a handler over the past and let nothing out: what it would have caused is written down instead.
+func ExampleGuard() {
+	shadow := func(ctx context.Context, c kafka.Cluster, handle func(context.Context, *http.Client, event.Event) error, capture io.Writer) error {
+		g := &replay.Guard{ID: "what-if", Capture: replay.NewWriter(capture).Write}
+		client := &http.Client{Transport: g.Transport(http.DefaultTransport), Timeout: time.Second}
+		_, err := replay.Run(ctx, c, replay.Func(func(ctx context.Context, e event.Event) error {
+			ctx, a := g.Begin(ctx, "shipping", &e, e.Published)
+			if err := handle(ctx, client, e); err != nil && !errors.Is(err, replay.ErrRefused) {
+				return err // tried again: only the last attempt is captured
+			}
+			return a.End()
+		}), replay.Config{Read: reader.Config{Topics: []string{"shop.orders"}}})
+		return err
+	}
+	_ = shadow
 }

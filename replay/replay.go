@@ -6,6 +6,8 @@
 //		ID: "incident-42", Read: reader.Config{Topics: []string{"shop.orders"}, Range: lastHour}, Speed: 10,
 //	})
 //
+// What a handler does while it is run again is another matter: a [Guard] captures it, as a service in shadow does.
+//
 // # What is promised
 //
 // The range is frozen once, when a replay first runs, and kept with its progress: a replay that goes on has the same

@@ -3,7 +3,10 @@ package service
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"flag"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -123,6 +126,70 @@ func TestAShadowMayPublishNowhere(t *testing.T) { //nolint:paralleltest // it re
 	}
 	for _, fault := range st.untouched(t) {
 		t.Error(fault)
+	}
+}
+
+// A shadow that ends in the middle goes on behind what it has done, the shadow of its sink too.
+func TestAShadowGoesOnWhereItWas(t *testing.T) { //nolint:paralleltest // as above
+	st := newStage(t)
+	st.extra = []string{"--replay-from", "start"}
+	n, fail := 0, true
+	wire := func(_ context.Context, s *Service) error {
+		out := sqlitesink.New(st.db, sqlitesink.Config{})
+		sink.OnFold(out, sink.Fold[beat]{Name: "sums", By: func(event.Of[beat]) string { return "all" }}, func(sum int64, e event.Of[beat]) int64 { return sum + e.Data.N })
+		sink.On(out, func(_ context.Context, _ *sql.Tx, es []event.Of[beat]) error {
+			if n++; fail && n > 12 {
+				return consumer.Stop(errors.New("the database is moved"))
+			}
+			return nil
+		})
+		return s.Sink(out, sink.Config{Name: "board", Topics: []string{"beats"}})
+	}
+	if code, log := st.run(t, wire); code != 1 || !strings.Contains(log, "go on with the same --replay try") || !strings.Contains(log, `"handled": 12`) {
+		t.Fatalf("exit code %d\n%s", code, log)
+	}
+	fail, st.extra = false, nil
+	if code, log := st.run(t, wire); code != 0 || !strings.Contains(log, `"handled": 8`) {
+		t.Fatalf("exit code %d\n%s", code, log)
+	}
+	if got := state(t, st.db, "sums__try"); got != "190" || len(st.effects(t)["fold sums"]) != beats {
+		t.Errorf("the shadow has %s, and %d effects were captured", got, len(st.effects(t)["fold sums"]))
+	}
+	for _, fault := range st.untouched(t) {
+		t.Error(fault)
+	}
+}
+
+// What a replay measures is told apart from what lives.
+func TestMetricsOfAReplayAreMarked(t *testing.T) { //nolint:paralleltest // as above
+	st := newStage(t)
+	st.extra = []string{"--replay-from", "start", "--metrics", "127.0.0.1:0"}
+	var page string
+	code, log := st.run(t, func(_ context.Context, s *Service) error {
+		mux := consumer.NewMux()
+		consumer.On(mux, func(context.Context, event.Of[beat]) error {
+			w := httptest.NewRecorder()
+			s.watching.handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+			page = w.Body.String()
+			return nil
+		})
+		s.Consume(mux, consumer.Config{Topics: []string{"beats"}})
+		return nil
+	})
+	if code != 0 {
+		t.Fatalf("exit code %d\n%s", code, log)
+	}
+	found := false
+	for line := range strings.Lines(page) {
+		if strings.HasPrefix(line, "millrace_handler_events_total") {
+			found = true
+			if !strings.Contains(line, `replay="try"`) {
+				t.Errorf("not marked: %s", line)
+			}
+		}
+	}
+	if !found {
+		t.Errorf("no events are counted:\n%s", page)
 	}
 }
 

@@ -39,6 +39,13 @@
 // [groups.ControlTopic], which it reads with no group; where that is missing nobody is told anything. --control=false
 // listens to nobody.
 //
+// # Replay
+//
+// With --replay NAME --replay-from -1h the same program runs its handlers over a stretch of the past, in shadow: it is no
+// member of any group, and what it was given is guarded, so that nothing live changes. [Service.ReplaySafe] says what is
+// guarded and what is not. It ends when the range does, and the same name goes on after a stop or a crash. --replay-mode
+// rewind moves the service's groups back instead, rebuild builds the tables of its sinks anew; both then end.
+//
 // # Exit codes
 //
 // 0: ended by itself or stopped in order. 1: an error, or not stopped in time. 2: a flag or variable is wrong.

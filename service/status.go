@@ -26,7 +26,7 @@ const StatusEnv = "MILLRACE_STATUS_FD"
 // Status is how a service stands.
 type Status struct {
 	Service     string  `json:"service"`
-	State       string  `json:"state"`             // starting, running, paused, waiting (for a dependency) or stopping
+	State       string  `json:"state"`             // starting, running, replaying, paused, waiting (for a dependency) or stopping
 	Handled     int64   `json:"handled"`           // events since the start: handled, or published by a service without consumers
 	Rate        float64 `json:"rate"`              // of Handled, a second, over the last five seconds
 	Lag         int64   `json:"lag"`               // events behind the end of the log, over all partitions
