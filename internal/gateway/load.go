@@ -33,6 +33,7 @@ const (
 	maxFlaws  = 100
 	maxSecret = 64 << 10
 	maxKeys   = 16
+	maxEvents = 32 // of a source: each has a bit
 	maxBody   = 16 << 20
 )
 
@@ -313,8 +314,17 @@ func (p *parser) finish(ctx context.Context, root *yaml.Node, s *spec) {
 	if s.MaxBody > p.folder.MaxBody {
 		p.flaw(at("limits"), "limits.body is %d: at most %d fit a record of topic %s with what is kept beside the body; raise max.message.bytes of the topics, or send less", s.MaxBody, p.folder.MaxBody, s.Topic)
 	}
+	if len(s.events) > maxEvents {
+		p.flaw(at("event"), "there are %d events: at most %d", len(s.events), maxEvents)
+		return
+	}
 	for _, n := range s.events {
 		if m := p.mapped(ctx, n); m != nil {
+			for _, o := range s.Events {
+				if o.Type == m.Type && o.Topic == m.Topic {
+					m.nth++
+				}
+			}
 			s.Events = append(s.Events, m)
 		}
 	}
@@ -459,44 +469,4 @@ func (p *parser) identity(s *spec) {
 			p.flaw(k, "unknown field %q: allowed are window, body_window, body, header, json, form", clip(k.Value))
 		}
 	})
-}
-
-// mapped reads a typed event.
-func (p *parser) mapped(ctx context.Context, n *yaml.Node) *Mapped {
-	m := mappedSpec{fields: map[string]string{}}
-	before := len(p.errs)
-	p.mapping(n, "event is fields with values: type, topic, fields", func(k, v *yaml.Node) {
-		switch k.Value {
-		case "type":
-			m.kind = p.text(k, v)
-		case "topic":
-			m.topic = p.topic(k, v)
-		case "subject":
-			m.subject = p.text(k, v)
-		case "when":
-			m.when = p.text(k, v)
-		case "key":
-			m.key = p.text(k, v)
-		case "fields":
-			p.mapping(v, "fields is the record's fields with an expression each, such as order_id: value.data.id", func(k, v *yaml.Node) {
-				m.fields[k.Value] = p.text(k, v)
-			})
-		default:
-			p.flaw(k, "unknown field %q: allowed are type, topic, subject, when, key, fields", clip(k.Value))
-		}
-	})
-	if len(p.errs) == before && (m.kind == "" || m.topic == "" || len(m.fields) == 0) {
-		p.flaw(n, "an event needs type, topic and fields")
-	}
-	if len(p.errs) > before {
-		return nil
-	}
-	out, err := m.compile(ctx, p.reg)
-	if err != nil {
-		p.flaw(n, "event %s: %v", m.kind, err)
-		if errors.Is(err, schemas.ErrUnavailable) {
-			p.errs[len(p.errs)-1] = fmt.Errorf("%w: %w", p.errs[len(p.errs)-1], schemas.ErrUnavailable)
-		}
-	}
-	return out
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,9 +25,15 @@ type Mapped struct {
 	// Subject is where the schema is registered.
 	Subject string
 
+	nth    int             // of the source's events that have this type and topic, from 0
 	when   *filter.Filter  // nil is always
 	fields *filter.Mapping // the fields, and the key
 	schema schemas.Schema
+}
+
+// same reports whether two are one, before and after a reload.
+func (m *Mapped) same(o *Mapped) bool {
+	return m.Type == o.Type && m.Topic == o.Topic && m.nth == o.nth
 }
 
 // keyField is the mapping's name for the key: no field of a record has it.
@@ -95,7 +102,11 @@ func (m *Mapped) make(ctx context.Context, reg *schemas.Registry, cause, seen *e
 	if hasKey && key != nil {
 		text = fmt.Append(nil, key)
 	}
-	e := event.After(cause.Meta, m.Topic, text, schemas.Generic{Schema: m.schema, Data: data, Strict: true}, m.Type)
+	label := []string{m.Type}
+	if m.nth > 0 { // else two events of one webhook would pass for one
+		label = append(label, strconv.Itoa(m.nth))
+	}
+	e := event.After(cause.Meta, m.Topic, text, schemas.Generic{Schema: m.schema, Data: data, Strict: true}, label...)
 	e.Source, e.Time = cause.Source, cause.Time
 	if e.Value, err = reg.Encode(ctx, nil, &e); err != nil {
 		if errors.Is(err, schemas.ErrUnavailable) || ctx.Err() != nil {

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/millrace/millrace/event"
 	"github.com/millrace/millrace/internal/gateway"
 )
 
@@ -94,4 +95,46 @@ func TestTheLastSnapshotHasWhatEndedLast(t *testing.T) {
 			t.Errorf("%d snapshots", k.kept.Load())
 		}
 	})
+}
+
+// Between the half that got through and the sender's second try the events of the source may change.
+func TestHalfIsCompletedAfterAReload(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, gateway.Config{}, nil)
+		for _, topic := range []string{"one", "two"} {
+			if _, err := l.reg.Register(t.Context(), topic+"-value", paymentSchema); err != nil {
+				t.Fatal(err)
+			}
+		}
+		const fields = ", fields: {id: '\"p\"', cents: \"1\", kind: '\"x\"'}}\n"
+		one, two := "  - {type: payments.Settled, topic: one"+fields, "  - {type: payments.Settled, topic: two"+fields
+		l.write("acme.yaml", acme+"event:\n"+one+two)
+		l.load()
+		l.log.refuse = func(e *event.Event) error {
+			if e.Topic == "two" {
+				return errRefused
+			}
+			return nil
+		}
+		l.want(signed(t, "msg_1", body), http.StatusServiceUnavailable)
+		l.log.refuse = nil
+		l.write("acme.yaml", acme+"event:\n"+two+one+one)
+		l.load()
+		l.want(signed(t, "msg_1", body), http.StatusOK)
+		if a, b, c := len(l.log.in("webhooks.acme")), len(l.log.in("one")), len(l.log.in("two")); a != 1 || b != 2 || c != 1 {
+			t.Fatalf("%d, %d and %d events, want one, one with its new twin, and one", a, b, c)
+		}
+		if got := l.log.in("one"); got[0].ID == got[1].ID {
+			t.Error("two events of one webhook have one id")
+		}
+	})
+}
+
+func TestEventsOfASourceAreBounded(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, gateway.Config{}, map[string]string{"acme.yaml": acme + "event:\n" + strings.Repeat("  - {type: a.B}\n", 33)})
+	if _, err := l.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "acme.yaml:5: there are 33 events: at most 32") {
+		t.Errorf("got %v", err)
+	}
 }

@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -13,6 +15,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/millrace/millrace/schemas"
 )
 
 // secretList reads where secrets are: never what they are.
@@ -125,6 +129,46 @@ func (p *parser) pick(k, v *yaml.Node) Pick {
 	out, err := newPick(header, path)
 	if err != nil {
 		p.flaw(v, "%s: %v", k.Value, err)
+	}
+	return out
+}
+
+// mapped reads a typed event.
+func (p *parser) mapped(ctx context.Context, n *yaml.Node) *Mapped {
+	m := mappedSpec{fields: map[string]string{}}
+	before := len(p.errs)
+	p.mapping(n, "event is fields with values: type, topic, fields", func(k, v *yaml.Node) {
+		switch k.Value {
+		case "type":
+			m.kind = p.text(k, v)
+		case "topic":
+			m.topic = p.topic(k, v)
+		case "subject":
+			m.subject = p.text(k, v)
+		case "when":
+			m.when = p.text(k, v)
+		case "key":
+			m.key = p.text(k, v)
+		case "fields":
+			p.mapping(v, "fields is the record's fields with an expression each, such as order_id: value.data.id", func(k, v *yaml.Node) {
+				m.fields[k.Value] = p.text(k, v)
+			})
+		default:
+			p.flaw(k, "unknown field %q: allowed are type, topic, subject, when, key, fields", clip(k.Value))
+		}
+	})
+	if len(p.errs) == before && (m.kind == "" || m.topic == "" || len(m.fields) == 0) {
+		p.flaw(n, "an event needs type, topic and fields")
+	}
+	if len(p.errs) > before {
+		return nil
+	}
+	out, err := m.compile(ctx, p.reg)
+	if err != nil {
+		p.flaw(n, "event %s: %v", m.kind, err)
+		if errors.Is(err, schemas.ErrUnavailable) {
+			p.errs[len(p.errs)-1] = fmt.Errorf("%w: %w", p.errs[len(p.errs)-1], schemas.ErrUnavailable)
+		}
 	}
 	return out
 }

@@ -72,11 +72,12 @@ func (g *Gateway) publish(ctx context.Context, r *request, f *flight) {
 		r.mark(f.keys, time.Now())
 		r.mu.Unlock()
 	}
-	p := &publication{g: g, src: r.served, f: f, at: r.at, acked: f.acked}
+	f.half = f.half.among(r.Events)
+	p := &publication{g: g, src: r.served, f: f, at: r.at, acked: f.half.acked}
 	handed := false
 	defer func() {
 		if !handed { // an expression panicked: nobody may wait for an outcome that never comes
-			r.settle(f, f.acked, errPanicked, time.Now())
+			r.settle(f, f.half.acked, errPanicked, time.Now())
 		}
 	}()
 	events, err := p.events(ctx, r)
@@ -85,7 +86,7 @@ func (g *Gateway) publish(ctx context.Context, r *request, f *flight) {
 	}
 	handed = true
 	if err != nil {
-		r.settle(f, f.acked, fmt.Errorf("publish: %w", err), time.Now())
+		r.settle(f, f.half.acked, fmt.Errorf("publish: %w", err), time.Now())
 		return
 	}
 	g.tasks.Add(1)
@@ -100,7 +101,7 @@ func (g *Gateway) publish(ctx context.Context, r *request, f *flight) {
 		return
 	}
 	for i, e := range events {
-		if e != nil && f.acked&(1<<i) == 0 {
+		if e != nil && f.half.acked&(1<<i) == 0 {
 			g.pub.PublishAsync(ctx, *e, func(e event.Event, err error) { p.done(after, i, e, err) })
 		}
 	}

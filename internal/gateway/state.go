@@ -29,10 +29,10 @@ type state struct {
 	ids      *table
 	bodies   *table
 	flights  map[string]*flight
-	halves   map[string]uint64 // of an id whose events are acknowledged in part: which are
-	fresh    []mark            // acknowledged since the last snapshot
-	unkept   uint64            // acknowledged, and too many for a snapshot
-	pass     int               // so many repeats are published all the same
+	halves   map[string]half // of an id whose events are acknowledged in part
+	fresh    []mark          // acknowledged since the last snapshot
+	unkept   uint64          // acknowledged, and too many for a snapshot
+	pass     int             // so many repeats are published all the same
 	refusals []Refusal
 	refused  uint64
 	evicted  uint64 // as it was reported last
@@ -45,7 +45,7 @@ type mark struct {
 }
 
 func newState(name string) *state {
-	return &state{name: name, flights: map[string]*flight{}, halves: map[string]uint64{}}
+	return &state{name: name, flights: map[string]*flight{}, halves: map[string]half{}}
 }
 
 // Refusal is an event that its sender was told to send again, and that was not acknowledged since.
@@ -102,12 +102,29 @@ func (k repeat) texts() []string {
 	return out
 }
 
+// half is what was acknowledged: bit 0 is the envelope, bit 1+i the i-th of events. A reload may have changed these.
+type half struct {
+	acked  uint64
+	events []*Mapped
+}
+
+// among says the same by the order of other events. One that is not among them counts for nothing.
+func (h half) among(events []*Mapped) half {
+	out := half{h.acked & 1, events}
+	for i, m := range h.events {
+		if j := slices.IndexFunc(events, m.same); j >= 0 {
+			out.acked |= h.acked >> (1 + i) & 1 << (1 + j)
+		}
+	}
+	return out
+}
+
 // flight is an event between its claim and its outcome.
 type flight struct {
-	keys  repeat
-	acked uint64        // events that an earlier attempt got through: bit 0 is the envelope
-	done  chan struct{} // closed when the outcome is known
-	err   error         // nil = acknowledged
+	keys repeat
+	half half          // what an earlier attempt got through
+	done chan struct{} // closed when the outcome is known
+	err  error         // nil = acknowledged
 }
 
 // claim is what became of a claim.
@@ -155,7 +172,7 @@ func (s *state) claim(k repeat, now time.Time) (*flight, claim) {
 		}
 		s.pass--
 	}
-	f := &flight{keys: k, acked: s.halves[texts[0]], done: make(chan struct{})}
+	f := &flight{keys: k, half: s.halves[texts[0]], done: make(chan struct{})}
 	for _, t := range texts {
 		s.flights[t] = f
 	}
@@ -193,7 +210,7 @@ func (s *state) settle(f *flight, acked uint64, err error, now time.Time) {
 				break
 			}
 		}
-		s.halves[texts[0]] = acked
+		s.halves[texts[0]] = half{acked, f.half.events}
 	}
 	for _, t := range texts {
 		delete(s.flights, t)
