@@ -3,10 +3,12 @@ package gateway_test
 import (
 	"context"
 	"fmt"
+	"iter"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -137,4 +139,45 @@ func TestEventsOfASourceAreBounded(t *testing.T) {
 	if _, err := l.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "acme.yaml:5: there are 33 events: at most 32") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// forgetful is a log of snapshots whose first reads fail.
+type forgetful struct {
+	keeper
+
+	fail  atomic.Int64
+	value []byte
+}
+
+func (f *forgetful) Read(context.Context, time.Time, time.Time) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		if f.fail.Add(-1) >= 0 {
+			yield(nil, errRefused)
+			return
+		}
+		yield(f.value, nil)
+	}
+}
+
+// What was seen is read again where Kafka is away at the start.
+func TestIDsAreReadBackUntilTheyAreKnown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k := &forgetful{value: gateway.Snapshot(time.Now().Add(-time.Minute), "acme", 1, func(int) string { return "msg_1" })}
+		k.fail.Store(3)
+		l := newLab(t, gateway.Config{Seen: k}, map[string]string{"acme.yaml": acme})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- l.Run(ctx, newNowhere()) }()
+		<-l.Up()
+		time.Sleep(time.Minute) //nolint:forbidigo // the bubble's clock
+		l.want(signed(t, "msg_1", body), http.StatusOK)
+		if n := len(l.log.in("webhooks.acme")); n != 0 {
+			t.Errorf("published %d times", n)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -205,23 +205,44 @@ func (g *Gateway) restore(ctx context.Context, began time.Time) {
 	for _, s := range g.sources.Load().byName {
 		longest = max(longest, s.window())
 	}
-	var ids int
+	for {
+		ids, err := g.readBack(ctx, began, longest)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			g.log.Info("the ids that were seen before this start are known", zap.Int("ids", ids), zap.Duration("took", time.Since(began)))
+			return
+		}
+		g.log.Warn("the ids that were seen before this start could not be read yet: until then a repeat of them is published again", zap.Error(err))
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(readBackAgain):
+		}
+	}
+}
+
+// readBackAgain is how long after an error the ids are read anew.
+const readBackAgain = 10 * time.Second
+
+// readBack reads what was acknowledged within the longest window before began.
+func (g *Gateway) readBack(ctx context.Context, began time.Time, longest time.Duration) (ids int, err error) {
 	for _, span := range [][2]time.Duration{{min(recent, longest), 0}, {longest, min(recent, longest)}} {
 		if span[0] == span[1] {
 			continue
 		}
 		for value, err := range g.cfg.Seen.Read(ctx, began.Add(-span[0]), began.Add(-span[1])) {
-			if ctx.Err() != nil {
-				return
-			}
 			if err != nil {
-				g.log.Warn("the ids that were seen before this start could not be read: a repeat of them is published again", zap.Error(err))
-				return
+				return ids, err
+			}
+			if ctx.Err() != nil {
+				return ids, ctx.Err()
 			}
 			ids += g.remember(value)
 		}
 	}
-	g.log.Info("the ids that were seen before this start are known", zap.Int("ids", ids), zap.Duration("took", time.Since(began)))
+	return ids, nil
 }
 
 // remember takes one snapshot in, in steps: requests wait for none of them.
