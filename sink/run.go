@@ -157,7 +157,8 @@ func run(ctx context.Context, f engine.Feed, l logs, dec consumer.Decoder, t Tar
 
 // rewind is what a person does about a position that cannot be gone on from.
 func rewind(name string) string {
-	return "see what is missing, then choose where to go on: millrace sink rewind " + name
+	return "see what is missing, then choose where to go on: millrace sink rewind plan -f FILE --at …, or --name " + name +
+		" and its database in place of the file; Parquet files go on in another directory"
 }
 
 // owner names this process, for people who look at position rows.
