@@ -269,7 +269,8 @@ func TestRealPrepareCompares(t *testing.T) {
 		{"too narrow", `CREATE TABLE t (id text PRIMARY KEY, n bigint, price numeric(12,3))`, true, `price is numeric(12,3) in the table and numeric(12,2) in the events`},
 		{"not null", `CREATE TABLE t (id text PRIMARY KEY, n bigint NOT NULL, price numeric)`, true, `n is NOT NULL in the table and may be null in the events`},
 		{"something else is not null", `CREATE TABLE t (id text PRIMARY KEY, n bigint, price numeric, x text NOT NULL)`, true, `x is NOT NULL in the table and the sink does not write it`},
-		{"no key", `CREATE TABLE t (id text, n bigint, price numeric); CREATE UNIQUE INDEX ON t (id) WHERE n > 0`, true, `the sink's key is (id), and the table has no unique index on it: ALTER TABLE "public"."t" ADD UNIQUE ("id")`},
+		{"no key", `CREATE TABLE t (id text, n bigint, price numeric); CREATE UNIQUE INDEX ON t (id) WHERE n > 0`, true, `the sink's key is (id), and the table has no unique index on it, or a deferrable one: ALTER TABLE "public"."t" ADD UNIQUE ("id")`},
+		{"a deferrable key", `CREATE TABLE t (id text, n bigint, price numeric); ALTER TABLE t ADD UNIQUE (id) DEFERRABLE`, true, `the sink's key is (id), and the table has no unique index on it, or a deferrable one: ALTER TABLE "public"."t" ADD UNIQUE ("id")`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
