@@ -38,7 +38,7 @@ func TestReplayFlags(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.ID != "20260102-030405.006" || r.speed != 2 || r.parallel != 4 || r.clock != replay.EventClock || r.Mode != modeShadow ||
+	if r.ID != "r20260102t030405006" || r.speed != 2 || r.parallel != 4 || r.clock != replay.EventClock || r.Mode != modeShadow ||
 		!r.span.From.At.Equal(now.Add(-time.Hour)) || r.Backups != "/h/.local/state/millrace/offsets" {
 		t.Errorf("got %+v", r)
 	}
@@ -60,6 +60,21 @@ func TestReplayFlags(t *testing.T) {
 		if _, err := parse(args...); err == nil || !strings.Contains(err.Error(), "--replay") {
 			t.Errorf("%s: got %v", name, err)
 		}
+	}
+}
+
+func TestReplaysThatLookAlikeHaveTablesOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	if got := tableSuffix("after_2"); got != "__after_2" {
+		t.Errorf("got %s", got)
+	}
+	seen := map[string]string{}
+	for _, id := range []string{"a.b", "a-b", "a_b", "A_b", "A.B"} {
+		s := tableSuffix(id)
+		if other, ok := seen[s]; ok {
+			t.Errorf("%s and %s have the tables of each other: %s", id, other, s)
+		}
+		seen[s] = id
 	}
 }
 
