@@ -43,6 +43,17 @@ func TestReplayFlags(t *testing.T) {
 		!r.span.From.At.Equal(now.Add(-time.Hour)) || r.Backups != "/h/.local/state/millrace/offsets" {
 		t.Errorf("got %+v", r)
 	}
+	r, err = parse("--replay", "x", "--replay-allow-idempotent", "true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := httptest.NewRequest(http.MethodPost, "http://pay.example/", nil)
+	if r.allowed(q) {
+		t.Error("a request without a key is let out")
+	}
+	if q.Header.Set("Idempotency-Key", "k"); !r.allowed(q) {
+		t.Error("a request with an Idempotency-Key is refused")
+	}
 	for name, args := range map[string][]string{
 		"no replay":          {"--replay-from", "-1h"},
 		"an id":              {"--replay", "a/b"},
