@@ -358,12 +358,19 @@ func TestTablesTakeTheColumnsOfTheirOwnTopics(t *testing.T) {
 	m := sink.NewMux[*sinktest.Tx](db)
 	m.Table(sink.Table{Name: "orders", Event: "shop.OrderPlaced", Key: []string{"id"}})
 	feed := logsOf{engine.NewMemory()}
-	err := sink.RunOn(t.Context(), feed, feed, reg, m, sink.Config{Name: "a", Topics: []string{"orders"}}, nil)
+	err := sink.RunOn(t.Context(), feed, feed, reg, m, sink.Config{Name: "a", Topics: []string{"orders"}, Evolve: true}, nil)
 	if err == nil || !strings.Contains(err.Error(), "noted") {
 		t.Fatalf("Run: %v, want the database asked", err)
 	}
+	if !db.plan.Evolve {
+		t.Error("the database may not evolve its tables")
+	}
 	if columns := db.plan.Tables[0].Columns.Columns(); len(columns) != 1 || columns[0].Name != "id" {
 		t.Errorf("the table has the columns %+v, want id alone", columns)
+	}
+	err = sink.RunOn(t.Context(), feed, feed, reg, m, sink.Config{Name: "a", Topics: []string{"orders"}, Evolve: true, Rebuild: true}, nil)
+	if db.plan.Evolve || err == nil || !strings.Contains(err.Error(), "rewind sink a__v2 to the start") {
+		t.Errorf("a rebuild evolves what an earlier one has begun, or does not say how to begin anew: %v", err)
 	}
 }
 
