@@ -123,7 +123,7 @@ func (f replayFlags) parse(now time.Time) (*replaying, error) {
 	}
 	r := &replaying{replayFlags: f, parallel: 1, deps: linked, into: map[string]string{}}
 	if r.ID == "auto" {
-		r.ID = now.UTC().Format("20060102-150405.000")
+		r.ID = strings.ReplaceAll(now.UTC().Format("r20060102t150405.000"), ".", "") // also as a part of tables' names
 	}
 	if !replayID.MatchString(r.ID) {
 		return nil, fault("replay", fmt.Errorf("%q: letters, digits, dots, dashes and underscores, at most %d", r.ID, maxReplayID))

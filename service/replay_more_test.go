@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"flag"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -38,9 +39,20 @@ func TestReplayFlags(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.ID != "20260102-030405.006" || r.speed != 2 || r.parallel != 4 || r.clock != replay.EventClock || r.Mode != modeShadow ||
+	if r.ID != "r20260102t030405006" || r.speed != 2 || r.parallel != 4 || r.clock != replay.EventClock || r.Mode != modeShadow ||
 		!r.span.From.At.Equal(now.Add(-time.Hour)) || r.Backups != "/h/.local/state/millrace/offsets" {
 		t.Errorf("got %+v", r)
+	}
+	r, err = parse("--replay", "x", "--replay-allow-idempotent", "true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := httptest.NewRequest(http.MethodPost, "http://pay.example/", nil)
+	if r.allowed(q) {
+		t.Error("a request without a key is let out")
+	}
+	if q.Header.Set("Idempotency-Key", "k"); !r.allowed(q) {
+		t.Error("a request with an Idempotency-Key is refused")
 	}
 	for name, args := range map[string][]string{
 		"no replay":          {"--replay-from", "-1h"},
@@ -60,6 +72,21 @@ func TestReplayFlags(t *testing.T) {
 		if _, err := parse(args...); err == nil || !strings.Contains(err.Error(), "--replay") {
 			t.Errorf("%s: got %v", name, err)
 		}
+	}
+}
+
+func TestReplaysThatLookAlikeHaveTablesOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	if got := tableSuffix("after_2"); got != "__after_2" {
+		t.Errorf("got %s", got)
+	}
+	seen := map[string]string{}
+	for _, id := range []string{"a.b", "a-b", "a_b", "A_b", "A.B"} {
+		s := tableSuffix(id)
+		if other, ok := seen[s]; ok {
+			t.Errorf("%s and %s have the tables of each other: %s", id, other, s)
+		}
+		seen[s] = id
 	}
 }
 
@@ -236,6 +263,54 @@ func TestARewindMovesTheGroupAndKeepsABackup(t *testing.T) { //nolint:parallelte
 	})
 	if found, err := filepath.Glob(filepath.Join(backups, "*", "*", "*.json")); err != nil || len(found) != 1 {
 		t.Errorf("backups: %v, %v", found, err)
+	}
+}
+
+// A rewind beside a live member: it pauses, and then handles everything once more.
+func TestARewindLetsLiveMembersPause(t *testing.T) { //nolint:paralleltest // as above
+	st := newStage(t)
+	handled := make(chan string, 4*beats)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan int, 1)
+	env := func(name string) string {
+		return map[string]string{"MILLRACE_BROKERS": strings.Join(st.cluster.Seeds, ","), "MILLRACE_REGISTRY": "http://127.0.0.1:1"}[name]
+	}
+	go func() {
+		ended <- Run(ctx, "heart", nil, env, io.Discard, func(_ context.Context, s *Service) error {
+			s.Schemas = st.reg
+			mux := consumer.NewMux()
+			consumer.On(mux, func(_ context.Context, e event.Of[beat]) error {
+				handled <- e.ID
+				return nil
+			})
+			s.Consume(mux, consumer.Config{Topics: []string{"beats"}})
+			return nil
+		})
+	}()
+	late := time.After(30 * time.Second)
+	all := func(seen map[string]bool, want int) {
+		t.Helper()
+		for len(seen) < want {
+			select {
+			case id := <-handled:
+				seen[id] = true
+			case <-late:
+				t.Fatalf("%d of %d events are handled", len(seen), want)
+			}
+		}
+	}
+	first, _ := st.adm.ListEndOffsets(t.Context(), "beats")
+	skipped, _ := first.Lookup("beats", 1)
+	all(map[string]bool{}, beats-int(min(3, skipped.Offset))) // from where the group stands
+	st.extra = []string{"--replay-from", "start", "--replay-mode", "rewind", "--replay-backups", t.TempDir()}
+	n := 0
+	if code, log := st.run(t, heart(&n, func(*Service) {})); code != 0 || !strings.Contains(log, "rewound") {
+		t.Fatalf("exit code %d\n%s", code, log)
+	}
+	all(map[string]bool{}, beats)
+	stop()
+	if code := <-ended; code != 0 {
+		t.Errorf("the live service exits %d", code)
 	}
 }
 

@@ -3,6 +3,8 @@ package service
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -304,12 +306,17 @@ func (s *Service) shadowSink(ctx context.Context, x *role) (attempt, error) {
 	}, nil
 }
 
-// tableSuffix is a replay's id as tables bear it.
+// tableSuffix is a replay's id as tables bear it. Ids that look alike then are told apart by a hash.
 func tableSuffix(id string) string {
-	return "__" + strings.Map(func(c rune) rune {
+	plain := strings.Map(func(c rune) rune {
 		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' {
 			return c
 		}
 		return '_'
 	}, strings.ToLower(id))
+	if plain != id {
+		sum := sha256.Sum256([]byte(id))
+		plain += "_" + hex.EncodeToString(sum[:3])
+	}
+	return "__" + plain
 }

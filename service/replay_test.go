@@ -22,6 +22,7 @@ import (
 
 	"github.com/millrace/millrace/consumer"
 	"github.com/millrace/millrace/event"
+	"github.com/millrace/millrace/groups"
 	"github.com/millrace/millrace/kafka"
 	"github.com/millrace/millrace/producer"
 	"github.com/millrace/millrace/replay"
@@ -56,7 +57,8 @@ type stage struct {
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
-	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "beats", "out", "beats.heart.dlq", "beats.board.dlq"))
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "beats", "out", "beats.heart.dlq", "beats.board.dlq"),
+		kfake.SeedTopics(1, groups.ControlTopic)) // a service looks for it twice a minute
 	if err != nil {
 		t.Fatal(err)
 	}

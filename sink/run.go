@@ -134,10 +134,14 @@ func Run(ctx context.Context, c kafka.Cluster, dec consumer.Decoder, t Target, c
 func run(ctx context.Context, f engine.Feed, l logs, dec consumer.Decoder, t Target, cfg Config, letters graveyard) error {
 	w, err := t.Open(ctx, dec, Setup{
 		Sink: cfg.name(), Owner: owner(), Topics: cfg.Topics, Suffix: cfg.suffix(),
-		Dedupe: cfg.Dedupe, Evolve: cfg.Evolve, Observer: cfg.Observer, Log: cfg.Log,
+		Dedupe: cfg.Dedupe, Observer: cfg.Observer, Log: cfg.Log,
+		Evolve: cfg.Evolve && !cfg.Rebuild, // one that goes on would leave a new column empty in all that it has written
 	})
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // asked to stop
+	}
+	if err != nil && cfg.Rebuild {
+		return fmt.Errorf("%w; where an earlier rebuild has left tables with other columns, begin anew: drop those with %s behind their names and rewind sink %s to the start", err, RebuildSuffix, cfg.name())
 	}
 	if err != nil {
 		return err
@@ -157,7 +161,8 @@ func run(ctx context.Context, f engine.Feed, l logs, dec consumer.Decoder, t Tar
 
 // rewind is what a person does about a position that cannot be gone on from.
 func rewind(name string) string {
-	return "see what is missing, then choose where to go on: millrace sink rewind " + name
+	return "see what is missing, then choose where to go on: millrace sink rewind plan -f FILE --at …, or --name " + name +
+		" and its database in place of the file; Parquet files go on in another directory"
 }
 
 // owner names this process, for people who look at position rows.

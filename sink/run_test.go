@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace/millrace/consumer"
 	"github.com/millrace/millrace/cursor"
@@ -30,6 +32,7 @@ const patience = 30 * time.Second
 type cluster struct {
 	kafka.Cluster
 	t      *testing.T
+	fake   *kfake.Cluster
 	client *kgo.Client
 	admin  *kadm.Client
 	reg    *schemas.Registry
@@ -43,7 +46,7 @@ func newCluster(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(fake.Close)
-	c := &cluster{Cluster: kafka.Cluster{Seeds: fake.ListenAddrs()}, t: t, reg: schemas.Memory(), db: sinktest.NewMemory()}
+	c := &cluster{Cluster: kafka.Cluster{Seeds: fake.ListenAddrs()}, t: t, fake: fake, reg: schemas.Memory(), db: sinktest.NewMemory()}
 	if c.client, err = c.Client(kgo.RecordPartitioner(kgo.ManualPartitioner())); err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +219,7 @@ func TestRunStopsWhereItCannotGoOn(t *testing.T) {
 			if _, err := c.admin.DeleteRecords(c.t.Context(), cut); err != nil {
 				c.t.Fatal(err)
 			}
-		}, []string{"offset 10", "starts at 12", "millrace sink rewind analytics"}},
+		}, []string{"offset 10", "starts at 12", "millrace sink rewind plan -f FILE", "--name analytics"}},
 		"past the log end": {func(c *cluster) {
 			rows, err := c.db.Positions(c.t.Context(), "analytics")
 			if err != nil {
@@ -225,7 +228,7 @@ func TestRunStopsWhereItCannotGoOn(t *testing.T) {
 			if err := c.db.Move(c.t.Context(), []sink.Move{{From: rows[0], To: &sink.Position{Next: 500}}}); err != nil {
 				c.t.Fatal(err)
 			}
-		}, []string{"outside of the log", "millrace sink rewind analytics"}},
+		}, []string{"outside of the log", "millrace sink rewind plan -f FILE", "--name analytics"}},
 		"another topic": {func(c *cluster) {
 			if _, err := c.admin.DeleteTopics(c.t.Context(), topic); err != nil {
 				c.t.Fatal(err)
@@ -233,7 +236,7 @@ func TestRunStopsWhereItCannotGoOn(t *testing.T) {
 			if _, err := c.admin.CreateTopics(c.t.Context(), 2, 1, nil, topic); err != nil {
 				c.t.Fatal(err)
 			}
-		}, []string{"created again", "starts at offset 0", "millrace sink rewind analytics"}},
+		}, []string{"created again", "starts at offset 0", "millrace sink rewind plan -f FILE", "--name analytics"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -264,6 +267,49 @@ func TestRunStopsWhereItCannotGoOn(t *testing.T) {
 	}
 }
 
+// Retention overtakes a sink that runs and reads too slowly: it stops, and does not go on behind the gap.
+func TestRunStopsWhereRetentionOvertakesIt(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.publish(0, 20)
+	_, ended := c.start()
+	c.until("19 orders", func() bool { return c.once() == 19 })
+	var slow atomic.Bool
+	var refused atomic.Int64
+	slow.Store(true)
+	c.fake.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+		c.fake.KeepControl()
+		if !slow.Load() {
+			return nil, nil, false
+		}
+		refused.Add(1)
+		return nil, errors.New("slow"), true
+	})
+	c.until("a fetch to be refused", func() bool { return refused.Load() > 0 }) // none is under way any more
+	c.publish(20, 30)
+	var cut kadm.Offsets
+	cut.AddOffset(topic, 0, 12, -1)
+	if _, err := c.admin.DeleteRecords(t.Context(), cut); err != nil {
+		t.Fatal(err)
+	}
+	slow.Store(false)
+	select {
+	case err := <-ended:
+		for _, w := range []string{"retention has removed what comes next", "millrace sink rewind plan -f FILE", "--name analytics"} {
+			if err == nil || !strings.Contains(err.Error(), w) {
+				t.Errorf("Run ended with %v, want %q in it", err, w)
+			}
+		}
+	case <-time.After(patience):
+		t.Error("Run goes on")
+	}
+	rows, err := c.db.Positions(t.Context(), "analytics")
+	if err != nil || len(rows) != 2 || rows[0].Next != 10 {
+		t.Errorf("positions %+v, %v: want that of partition 0 at 10, as before", rows, err)
+	}
+	c.once()
+}
+
 func TestConfigIsRefusedByName(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]sink.Config{
@@ -282,6 +328,49 @@ func TestConfigIsRefusedByName(t *testing.T) {
 				t.Errorf("Run: %v, want an error that names %s", err, name)
 			}
 		})
+	}
+}
+
+// asked is a database that notes what it is to prepare, and refuses it.
+type asked struct {
+	*sinktest.Memory
+	plan sink.Plan
+}
+
+func (a *asked) Prepare(_ context.Context, p sink.Plan) error {
+	a.plan = p
+	return errors.New("noted")
+}
+
+// The columns of a table are those of its topics, not of a topic whose name goes on behind a hyphen.
+func TestTablesTakeTheColumnsOfTheirOwnTopics(t *testing.T) {
+	t.Parallel()
+	reg := schemas.Memory()
+	for _, s := range [][2]string{
+		{"orders-value", `{"name":"id","type":"string"}`},
+		{"orders-archive-value", `{"name":"id","type":"string"},{"name":"archived","type":"string","default":""}`},
+	} {
+		if _, err := reg.Register(t.Context(), s[0], `{"type":"record","name":"OrderPlaced","namespace":"shop","fields":[`+s[1]+`]}`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db := &asked{Memory: sinktest.NewMemory()}
+	m := sink.NewMux[*sinktest.Tx](db)
+	m.Table(sink.Table{Name: "orders", Event: "shop.OrderPlaced", Key: []string{"id"}})
+	feed := logsOf{engine.NewMemory()}
+	err := sink.RunOn(t.Context(), feed, feed, reg, m, sink.Config{Name: "a", Topics: []string{"orders"}, Evolve: true}, nil)
+	if err == nil || !strings.Contains(err.Error(), "noted") {
+		t.Fatalf("Run: %v, want the database asked", err)
+	}
+	if !db.plan.Evolve {
+		t.Error("the database may not evolve its tables")
+	}
+	if columns := db.plan.Tables[0].Columns.Columns(); len(columns) != 1 || columns[0].Name != "id" {
+		t.Errorf("the table has the columns %+v, want id alone", columns)
+	}
+	err = sink.RunOn(t.Context(), feed, feed, reg, m, sink.Config{Name: "a", Topics: []string{"orders"}, Evolve: true, Rebuild: true}, nil)
+	if db.plan.Evolve || err == nil || !strings.Contains(err.Error(), "rewind sink a__v2 to the start") {
+		t.Errorf("a rebuild evolves what an earlier one has begun, or does not say how to begin anew: %v", err)
 	}
 }
 

@@ -146,7 +146,7 @@ func (r *runner) fenced(id cursor.ID, err error) verdict.Verdict {
 func (t *turn) wait(v verdict.Verdict) verdict.Verdict {
 	if t.waited.IsZero() {
 		t.waited = t.now()
-		t.cfg.Log.Warn("the target does not answer: the partition waits and nothing is skipped", t.at(zap.Error(v.Err))...)
+		t.cfg.Log.Warn("a batch cannot be written now: the partition waits and nothing is skipped", t.at(zap.Error(v.Err))...)
 	}
 	t.cfg.Observer.Problem(t.b.ID, v.Err)
 	v.Kind, v.Each = verdict.Pause, nil
@@ -159,7 +159,7 @@ func (t *turn) wait(v verdict.Verdict) verdict.Verdict {
 
 func (t *turn) goesOn() {
 	if !t.waited.IsZero() {
-		t.cfg.Log.Info("the target answers again: the partition goes on", t.at(zap.Duration("waited", t.now().Sub(t.waited)))...)
+		t.cfg.Log.Info("a batch was written again: the partition goes on", t.at(zap.Duration("waited", t.now().Sub(t.waited)))...)
 	}
 	t.waited, t.pauses = time.Time{}, 0
 }

@@ -23,7 +23,8 @@ type Table struct {
 	Topics []string
 	// Key are the columns of the primary key. Required unless Append.
 	Key []string
-	// Columns are what to take of the event. Defaults to all of its fields, those of records within it as customer_country.
+	// Columns are what to take of the event. Defaults to all of its fields, those of records within it as customer_country, in
+	// the newest schema when Run begins: what a later schema adds is passed over until the sink is started anew.
 	Columns []Column
 	// Append makes one row of each event instead of one of each key; a unique event_id keeps a producer's repeat out.
 	Append bool
@@ -120,10 +121,18 @@ func (w *writer[Tx]) find(ctx context.Context, reg lookup) (map[string]schemas.S
 	if err != nil {
 		return nil, fmt.Errorf("list the subjects: %w", err)
 	}
+	// A topic's subject is named after it alone, after it and the type, or after the type. What else begins with its name and
+	// a hyphen is of another topic.
+	ours := make(map[string]bool)
+	for _, topic := range w.setup.Topics {
+		ours[topic+"-value"] = true
+		for _, t := range w.Mux.tables {
+			ours[t.Event], ours[topic+"-"+t.Event] = true, true
+		}
+	}
 	found := make(map[string]schemas.Schema)
 	for _, s := range subjects {
-		named := slices.ContainsFunc(w.Mux.tables, func(t *Table) bool { return s == t.Event })
-		if strings.HasSuffix(s, "-key") || !named && !slices.ContainsFunc(w.setup.Topics, func(t string) bool { return strings.HasPrefix(s, t+"-") }) {
+		if !ours[s] {
 			continue
 		}
 		schema, err := reg.Latest(ctx, s)

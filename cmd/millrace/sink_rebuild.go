@@ -31,6 +31,7 @@ caught up.
 
 The sink may run meanwhile, and its tables are read as ever. The new ones have ` + sink.RebuildSuffix + ` behind their names until one
 transaction gives them theirs; what was there is called ` + oldSuffix + ` then, and the sink goes on where the rebuild stands.
+What you added to the live tables stays with those: make indexes, grants, triggers and views anew.
 Stopped before that, it has changed nothing live, and goes on where it was when it is typed again.`,
 		Example: "  millrace sink rebuild -f sink.yaml --yes",
 		Args:    names("no argument: the sink is in the file that -f names", 0, 0),

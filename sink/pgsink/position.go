@@ -204,7 +204,10 @@ WHERE sink = $1 ORDER BY topic COLLATE "C", part`, a)
 	return out, nil
 }
 
-const undefinedTable = "42P01"
+const (
+	undefinedTable   = "42P01"
+	dependentObjects = "2BP01"
+)
 
 // Move implements [sink.Admin].
 func (d *db) Move(ctx context.Context, moves []sink.Move) error {
@@ -260,7 +263,11 @@ func (d *db) Swap(ctx context.Context, s sink.Swap) error {
 			sql := `DROP TABLE IF EXISTS ` + d.ident(t.Old) +
 				`; ALTER TABLE IF EXISTS ` + d.ident(t.Name) + ` RENAME TO ` + quote(old) +
 				`; ALTER TABLE ` + d.ident(t.New) + ` RENAME TO ` + quote(name)
-			if _, err := tx.Exec(ctx, sql); err != nil {
+			_, err := tx.Exec(ctx, sql)
+			if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == dependentObjects {
+				return fmt.Errorf("put %s in the place of %s: drop what is made on %s, a view say, and swap again: %w: %s", t.New, t.Name, d.ident(t.Old), err, pg.Detail)
+			}
+			if err != nil {
 				return fmt.Errorf("put %s in the place of %s: %w", t.New, t.Name, err)
 			}
 		}

@@ -221,7 +221,7 @@ func (d *db) prepareTable(ctx context.Context, tx pgx.Tx, l sink.Layout, evolve 
 		return err
 	}
 	if !unique {
-		wrong = append(wrong, fmt.Sprintf("the sink's key is (%s), and the table has no unique index on it: ALTER TABLE %s ADD UNIQUE (%s)", strings.Join(key, ", "), d.ident(l.Name), list(key, itself)))
+		wrong = append(wrong, fmt.Sprintf("the sink's key is (%s), and the table has no unique index on it, or a deferrable one: ALTER TABLE %s ADD UNIQUE (%s)", strings.Join(key, ", "), d.ident(l.Name), list(key, itself)))
 	}
 	if len(wrong) > 0 {
 		return fmt.Errorf("%w: table %s:\n  %s", errWrong, d.ident(l.Name), strings.Join(wrong, "\n  "))
@@ -264,7 +264,7 @@ func (d *db) unique(ctx context.Context, tx pgx.Tx, table string, key []string) 
 	if len(key) == 0 {
 		return true, nil
 	}
-	err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+	err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
   AND (SELECT array_agg(a.attname::text ORDER BY a.attname::text COLLATE "C") FROM pg_attribute AS a WHERE a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey[0:i.indnkeyatts-1])) = $2::text[])`,
 		pgx.QueryExecModeExec, d.ident(table), slices.Sorted(slices.Values(key))).Scan(&found)
 	return found, err

@@ -269,7 +269,8 @@ func TestRealPrepareCompares(t *testing.T) {
 		{"too narrow", `CREATE TABLE t (id text PRIMARY KEY, n bigint, price numeric(12,3))`, true, `price is numeric(12,3) in the table and numeric(12,2) in the events`},
 		{"not null", `CREATE TABLE t (id text PRIMARY KEY, n bigint NOT NULL, price numeric)`, true, `n is NOT NULL in the table and may be null in the events`},
 		{"something else is not null", `CREATE TABLE t (id text PRIMARY KEY, n bigint, price numeric, x text NOT NULL)`, true, `x is NOT NULL in the table and the sink does not write it`},
-		{"no key", `CREATE TABLE t (id text, n bigint, price numeric); CREATE UNIQUE INDEX ON t (id) WHERE n > 0`, true, `the sink's key is (id), and the table has no unique index on it: ALTER TABLE "public"."t" ADD UNIQUE ("id")`},
+		{"no key", `CREATE TABLE t (id text, n bigint, price numeric); CREATE UNIQUE INDEX ON t (id) WHERE n > 0`, true, `the sink's key is (id), and the table has no unique index on it, or a deferrable one: ALTER TABLE "public"."t" ADD UNIQUE ("id")`},
+		{"a deferrable key", `CREATE TABLE t (id text, n bigint, price numeric); ALTER TABLE t ADD UNIQUE (id) DEFERRABLE`, true, `the sink's key is (id), and the table has no unique index on it, or a deferrable one: ALTER TABLE "public"."t" ADD UNIQUE ("id")`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -578,5 +579,39 @@ func TestRealKilledDatabase(t *testing.T) {
 	}
 	if got := contents(t, p, "t", []string{"id"}); len(got) != 3 {
 		t.Errorf("%d rows, want 3", len(got))
+	}
+}
+
+// A view on what the last rebuild has left keeps it: the swap says what to drop, and changes nothing.
+func TestRealSwapNamesWhatIsInTheWay(t *testing.T) {
+	t.Parallel()
+	p := pool(t, pgtest.DB(t))
+	db := pgsink.NewDB(p, pgsink.Config{})
+	columns := []schemas.Column{field("id", schemas.KindString, false)}
+	if err := prepare(t, db, false, &sink.Table{Name: "t__v2", Key: []string{"id"}}, columns); err != nil {
+		t.Fatal(err)
+	}
+	id := cursor.ID{Reader: "a__v2", Topic: "orders"}
+	if _, err := db.Claim(t.Context(), "me", []cursor.ID{id}, map[cursor.ID]int64{id: 7}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Exec(t.Context(), `CREATE TABLE t__old (id text); CREATE VIEW seen_by_people AS SELECT * FROM t__old`); err != nil {
+		t.Fatal(err)
+	}
+	swap := sink.Swap{Into: "a", From: "a__v2", Tables: []sink.Renamed{{Name: "t", New: "t__v2", Old: "t__old"}}}
+	err := db.Swap(t.Context(), swap)
+	for _, want := range []string{"drop what is made on", "seen_by_people"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Swap: %v, want %q in it", err, want)
+		}
+	}
+	if at, err := db.Positions(t.Context(), "a__v2"); err != nil || len(at) != 1 {
+		t.Errorf("positions of the rebuild: %v, %v, want them where they were", at, err)
+	}
+	if _, err := p.Exec(t.Context(), `DROP VIEW seen_by_people`); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Swap(t.Context(), swap); err != nil {
+		t.Error(err)
 	}
 }

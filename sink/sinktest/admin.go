@@ -65,6 +65,10 @@ func (s *suite[Tx]) swap() {
 		s.must(err)
 		return p
 	}
+	nothing := s.a.Swap(s.ctx, sink.Swap{Into: sinkName, From: rebuilt.Reader, Tables: []sink.Renamed{{Name: foldName, New: foldName + suffix, Old: foldName + "__old"}}})
+	if nothing == nil {
+		s.Error("a rebuild that has no positions was put in place: the sink would begin anew on tables that have its events")
+	}
 	live := write(s.claimed(s.a, id(0), 90), foldName, `"live"`, "live")
 	s.claimed(s.a, id(5), 0)
 	next := write(s.claimed(s.a, rebuilt, 0), foldName+suffix, `"rebuilt"`, "rebuilt")

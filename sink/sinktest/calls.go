@@ -241,6 +241,13 @@ func (m *Memory) Move(ctx context.Context, moves []sink.Move) error {
 // Swap implements [sink.Admin].
 func (m *Memory) Swap(ctx context.Context, s sink.Swap) error {
 	return m.quiet(ctx, func(tx *Tx) error {
+		began := false
+		for key := range m.rows {
+			began = began || strings.HasPrefix(key, "position/"+s.From+"/")
+		}
+		if !began {
+			return fmt.Errorf("swap %s for %s: it has no positions: there is nothing to put in place", s.From, s.Into)
+		}
 		for _, from := range []string{s.From, s.Into} { // no owner of either is in a transaction
 			for key := range m.rows {
 				if strings.HasPrefix(key, "position/"+from+"/") {

@@ -195,6 +195,14 @@ func (d *db) move(ctx context.Context, tx *sql.Tx, m sink.Move) error {
 // Swap implements [sink.Admin].
 func (d *db) Swap(ctx context.Context, s sink.Swap) error {
 	err := d.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		var positions int
+		err := tx.QueryRowContext(ctx, `SELECT count(*) FROM `+offsetsTable+` WHERE sink = ?`, s.From).Scan(&positions)
+		if err != nil {
+			return err
+		}
+		if positions == 0 {
+			return fmt.Errorf("%w: %s has no positions: there is nothing to put in the place of %s", errPlan, s.From, s.Into)
+		}
 		for _, t := range s.Tables {
 			if err := rename(ctx, tx, t); err != nil {
 				return fmt.Errorf("put %s in the place of %s: %w", t.New, t.Name, err)
