@@ -98,7 +98,7 @@ func (w *work) arms() []arm {
 		{"copy raw", "", w.rawCopy},
 		{"replay to a topic", "copy raw", w.replayed},
 		{"replay as a copy", "copy raw", w.mirrored},
-	}, w.sinkArms()...)
+	}, append(w.gatewayArms(), w.sinkArms()...)...)
 }
 
 // rawPublish is the client alone, with the options of package producer.
