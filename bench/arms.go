@@ -96,7 +96,8 @@ func (w *work) arms() []arm {
 		{"consume raw", "", w.rawConsume},
 		{"consume typed", "consume raw", w.consume},
 		{"copy raw", "", w.rawCopy},
-		{"replay to a topic", "copy raw", w.replayed},
+		{"copy raw, stamped", "", w.rawStamped}, // the same records as a replay's
+		{"replay to a topic", "copy raw, stamped", w.replayed},
 		{"replay as a copy", "copy raw", w.mirrored},
 	}, append(w.gatewayArms(), w.sinkArms()...)...)
 }

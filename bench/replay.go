@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/millrace/millrace/event"
 	"github.com/millrace/millrace/kafka"
 	"github.com/millrace/millrace/producer"
 	"github.com/millrace/millrace/reader"
@@ -18,6 +20,26 @@ import (
 // rawCopy reads the source and writes its records to another topic, as they are, with the options of package producer
 // and no progress that anything could go on from.
 func (w *work) rawCopy(ctx context.Context, c kafka.Cluster, topic string, n int, k *clock) error {
+	return w.copyLoop(ctx, c, topic, n, k, func(r *kgo.Record) []kgo.RecordHeader { return r.Headers })
+}
+
+// rawStamped is rawCopy with the headers that a replay adds: the records it writes are a replay's, byte for byte.
+func (w *work) rawStamped(ctx context.Context, c kafka.Cluster, topic string, n int, k *clock) error {
+	replay, from := []byte("20261122-090000-abcdef"), []byte(topic)
+	return w.copyLoop(ctx, c, topic, n, k, func(r *kgo.Record) []kgo.RecordHeader {
+		h := append(make([]kgo.RecordHeader, 0, len(r.Headers)+6), r.Headers...)
+		return append(h,
+			kgo.RecordHeader{Key: event.HeaderReplay, Value: replay},
+			kgo.RecordHeader{Key: event.HeaderReplayCount, Value: []byte("1")},
+			kgo.RecordHeader{Key: event.HeaderOriginTopic, Value: from},
+			kgo.RecordHeader{Key: event.HeaderOriginPartition, Value: strconv.AppendInt(nil, int64(r.Partition), 10)},
+			kgo.RecordHeader{Key: event.HeaderOriginOffset, Value: strconv.AppendInt(nil, r.Offset, 10)},
+			kgo.RecordHeader{Key: event.HeaderOriginTimestamp, Value: strconv.AppendInt(nil, r.Timestamp.UnixMilli(), 10)})
+	})
+}
+
+// copyLoop is a loop of the client alone that writes each record with the headers it is told.
+func (w *work) copyLoop(ctx context.Context, c kafka.Cluster, topic string, n int, k *clock, headers func(*kgo.Record) []kgo.RecordHeader) error {
 	return w.into(ctx, c, topic, func(target string) error {
 		starts := map[string]map[int32]kgo.Offset{topic: {}}
 		client, err := c.Client()
@@ -59,7 +81,7 @@ func (w *work) rawCopy(ctx context.Context, c kafka.Cluster, topic string, n int
 			}
 			fs.EachRecord(func(r *kgo.Record) {
 				seen++
-				out.Produce(ctx, &kgo.Record{Topic: target, Key: r.Key, Value: r.Value, Headers: r.Headers}, promise)
+				out.Produce(ctx, &kgo.Record{Topic: target, Key: r.Key, Value: r.Value, Headers: headers(r)}, promise)
 			})
 		}
 		err = out.Flush(ctx)
