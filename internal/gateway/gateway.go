@@ -180,6 +180,7 @@ type Gateway struct {
 	reloading sync.Mutex
 	broken    atomic.Pointer[string] // why the folder is not used as it is; nil where it is
 	states    sync.Map               // name → *state; they outlive reloads
+	unread    chan struct{}          // wakes restore: there are ids to read back
 	tasks     sync.WaitGroup         // dead letters that are being written
 }
 
@@ -207,7 +208,7 @@ func New(pub Publisher, reg *schemas.Registry, cfg Config) (*Gateway, error) {
 		cfg: cfg, pub: pub, reg: reg, letters: newLetterWriter(pub), log: cfg.Log,
 		reading: newBudget(cfg.ReadBytes), producing: newBudget(cfg.ProduceBytes),
 		peers: newPeers(cfg.ConnsPerIP, cfg.Proxies), certs: newCertificates(cfg.Client, cfg.Issuers, cfg.roots),
-		up: make(chan struct{}),
+		up: make(chan struct{}), unread: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -223,6 +224,9 @@ func (g *Gateway) Reload(ctx context.Context) (changed bool, err error) {
 		}
 	}()
 	l, err := g.cfg.Folder.load(ctx, g.reg)
+	if err == nil {
+		err = g.some(l)
+	}
 	if err != nil {
 		return false, err
 	}
@@ -241,15 +245,35 @@ func (g *Gateway) Reload(ctx context.Context) (changed bool, err error) {
 			return false, err
 		}
 	}
-	next := &sources{byName: map[string]*served{}, print: l.print}
+	next, more, now := &sources{byName: map[string]*served{}, print: l.print}, false, time.Now()
 	for _, s := range l.sources {
-		st, _ := g.states.LoadOrStore(s.Name, newState(s.Name))
-		next.byName[s.Name] = &served{s, st.(*state)} //nolint:forcetypeassert // nothing else is in it
+		stored, _ := g.states.LoadOrStore(s.Name, newState(s.Name))
+		st := stored.(*state) //nolint:forcetypeassert // nothing else is in it
+		more = st.remember(s.window(), s.bodyWindow(), now) || more
+		next.byName[s.Name] = &served{s, st}
 	}
 	g.sources.Store(next)
 	g.broken.Store(nil)
-	g.forget(next.byName, time.Now())
+	g.forget(next.byName, now)
+	if more {
+		select {
+		case g.unread <- struct{}{}:
+		default: // it is awake already
+		}
+	}
 	return true, nil
+}
+
+// some refuses a folder without a source: a volume that is not mounted looks like it, and would turn every webhook away.
+func (g *Gateway) some(l loaded) error {
+	switch old := g.sources.Load(); {
+	case len(l.sources) > 0:
+		return nil
+	case old != nil:
+		return fmt.Errorf("there is no source in %s any more, and a volume that is not mounted looks so: put the files back, or stop the gateway", g.cfg.Folder.Dir)
+	default:
+		return fmt.Errorf("there is no source in %s: write a file for each sender, such as stripe.yaml, or name the folder that has them", g.cfg.Folder.Dir)
+	}
 }
 
 // goneFor is how long what a source remembers outlives its file: one that is missing for a moment, while a folder is

@@ -20,7 +20,7 @@ import (
 // A file that is missing for a moment, while a folder is replaced, takes no memory of repeats with it.
 func TestASourceThatIsBackKnowsItsRepeats(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, gateway.Config{}, map[string]string{"acme.yaml": acme})
+	l := newLab(t, gateway.Config{}, map[string]string{"acme.yaml": acme, "other.yaml": "verify: none\ntopic: webhooks.other\n"})
 	l.load()
 	l.want(signed(t, "msg_1", body), http.StatusOK)
 	if err := os.Remove(filepath.Join(l.dir, "acme.yaml")); err != nil {

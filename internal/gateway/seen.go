@@ -43,10 +43,11 @@ func newTable(most int, window time.Duration) *table {
 	return &table{words: make([]uint64, minBuckets*slots), most: 1 << (bits.Len(uint(most)) - 1), window: window}
 }
 
+// unit is how long a tick is, in nanoseconds.
+func (t *table) unit() int64 { return max(1, int64(t.window)/ticks) }
+
 // tick is a moment as slots tell it, before it goes round.
-func (t *table) tick(at time.Time) int64 {
-	return at.UnixNano() / max(1, int64(t.window)/ticks)
-}
+func (t *table) tick(at time.Time) int64 { return at.UnixNano() / t.unit() }
 
 func stamp(tick int64) uint64 { return uint64(tick%timeMask) + 1 } // never 0: a word is not free
 
@@ -124,6 +125,28 @@ func (t *table) advance(now time.Time) int64 {
 	tick = max(tick, t.swept)
 	t.sweep(tick)
 	return tick
+}
+
+// rewindow remembers for another window from now on, also what it has: each word is stamped by the new clock.
+func (t *table) rewindow(window time.Duration, now time.Time) {
+	if t.window == window {
+		return
+	}
+	tick, unit := t.advance(now), t.unit()
+	t.window = window
+	t.swept = t.tick(now)
+	for i, w := range t.words {
+		if w == 0 {
+			continue
+		}
+		ago := (age(w, tick)*unit + t.unit() - 1) / t.unit()
+		if age(w, tick) > ticks || ago > ticks {
+			t.words[i] = 0
+			t.used--
+			continue
+		}
+		t.words[i] = w&^timeMask | stamp(t.swept-ago)
+	}
 }
 
 // sweep frees what is older than the window: the whole table once in a window, a part at each tick, so that the clock

@@ -195,72 +195,108 @@ func (s *state) giveBack(marks []mark) {
 	s.fresh = append(slices.Clip(marks), s.fresh...)
 }
 
-// restore reads back what was acknowledged before this start: the last hour first, for that is what repeats are of.
-// Requests are answered meanwhile.
+// How the ids are read back.
+const (
+	readBackAgain = 10 * time.Second // after an error
+	followFor     = 10 * time.Minute // after the start, a gateway that this one replaces may still keep ids
+	followOverlap = time.Minute      // the clocks of two gateways differ
+)
+
+// restore reads back what was acknowledged before: at the start, and again of sources that a reload brings. For some
+// minutes it follows what others keep. Requests are answered meanwhile.
 func (g *Gateway) restore(ctx context.Context, began time.Time) {
 	if g.cfg.Seen == nil {
 		return
 	}
-	longest := time.Duration(0)
-	for _, s := range g.sources.Load().byName {
-		longest = max(longest, s.window())
-	}
-	for {
-		ids, err := g.readBack(ctx, began, longest)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err == nil:
-			g.log.Info("the ids that were seen before this start are known", zap.Int("ids", ids), zap.Duration("took", time.Since(began)))
+	for read := began; ; {
+		now := time.Now()
+		err := g.readUnread(ctx, now)
+		if err == nil && now.Sub(began) <= followFor && now.Sub(read) >= snapshotEvery {
+			if _, err = g.readSeen(ctx, g.sources.Load().byName, read.Add(-followOverlap), now); err == nil {
+				read = now
+			}
+		}
+		if ctx.Err() != nil {
 			return
 		}
-		g.log.Warn("the ids that were seen before this start could not be read yet: until then a repeat of them is published again", zap.Error(err))
+		var again <-chan time.Time
+		switch {
+		case err != nil:
+			g.log.Warn("the ids that were seen before could not be read yet: until then a repeat of them is published again", zap.Error(err))
+			again = time.After(readBackAgain)
+		case now.Sub(began) <= followFor:
+			again = time.After(snapshotEvery)
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(readBackAgain):
+		case <-again:
+		case <-g.unread:
 		}
 	}
 }
 
-// readBackAgain is how long after an error the ids are read anew.
-const readBackAgain = 10 * time.Second
-
-// readBack reads what was acknowledged within the longest window before began.
-func (g *Gateway) readBack(ctx context.Context, began time.Time, longest time.Duration) (ids int, err error) {
+// readUnread reads back what was kept of the sources that are new: the last hour first, for that is what repeats are of.
+func (g *Gateway) readUnread(ctx context.Context, now time.Time) error {
+	of, longest := map[string]*served{}, time.Duration(0)
+	for name, s := range g.sources.Load().byName {
+		s.mu.Lock()
+		if s.unread {
+			s.unread = false
+			of[name], longest = s, max(longest, s.idFor, s.bodyFor)
+		}
+		s.mu.Unlock()
+	}
+	if len(of) == 0 {
+		return nil
+	}
+	all := 0
 	for _, span := range [][2]time.Duration{{min(recent, longest), 0}, {longest, min(recent, longest)}} {
 		if span[0] == span[1] {
 			continue
 		}
-		for value, err := range g.cfg.Seen.Read(ctx, began.Add(-span[0]), began.Add(-span[1])) {
-			if err != nil {
-				return ids, err
+		ids, err := g.readSeen(ctx, of, now.Add(-span[0]), now.Add(-span[1]))
+		if err != nil {
+			for _, s := range of {
+				s.mu.Lock()
+				s.unread = true
+				s.mu.Unlock()
 			}
-			if ctx.Err() != nil {
-				return ids, ctx.Err()
-			}
-			ids += g.remember(value)
+			return err
 		}
+		all += ids
+	}
+	g.log.Info("the ids that were seen before are known", zap.Int("sources", len(of)), zap.Int("ids", all), zap.Duration("took", time.Since(now)))
+	return nil
+}
+
+// readSeen reads what was kept of some sources in a time.
+func (g *Gateway) readSeen(ctx context.Context, of map[string]*served, from, until time.Time) (ids int, err error) {
+	for value, err := range g.cfg.Seen.Read(ctx, from, until) {
+		if err != nil {
+			return ids, err
+		}
+		if ctx.Err() != nil {
+			return ids, ctx.Err()
+		}
+		ids += recall(of, value)
 	}
 	return ids, nil
 }
 
-// remember takes one snapshot in, in steps: requests wait for none of them.
-func (g *Gateway) remember(value []byte) int {
+// recall takes one snapshot in, in steps: requests wait for none of them.
+func recall(of map[string]*served, value []byte) int {
 	at, name, marks, err := readSnapshot(value)
-	src := g.sources.Load().byName[name]
+	src := of[name]
 	if err != nil || src == nil {
-		return 0 // of a source that is no more, or of another version
+		return 0 // of another source, or of another version
 	}
 	const step = 1024
-	windows := map[byte]time.Duration{kindID: src.window(), kindBody: src.bodyWindow()}
 	now := time.Now()
 	for rest := marks; len(rest) > 0; rest = rest[min(step, len(rest)):] {
 		src.mu.Lock()
 		for _, m := range rest[:min(step, len(rest))] {
-			if now.Sub(at) <= windows[m.kind] {
-				src.makeTable(m.kind, windows[m.kind]).add(m.f, at, now)
-			}
+			src.makeTable(m.kind).add(m.f, at, now)
 		}
 		src.mu.Unlock()
 	}

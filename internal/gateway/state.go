@@ -26,6 +26,9 @@ type state struct {
 	gone     time.Time // since when there is no such source; of Gateway.reloading
 
 	mu       sync.Mutex
+	idFor    time.Duration // how long ids are remembered, and bodies: a reload chooses
+	bodyFor  time.Duration
+	unread   bool // what was kept of it before is not read back yet
 	ids      *table
 	bodies   *table
 	flights  map[string]*flight
@@ -63,18 +66,15 @@ const (
 	kindBody byte = 'b'
 )
 
-// repeat is what a repeat is told by: one or two ids, each with its window.
-type repeat struct {
-	id, body     string
-	idFor, bodyF time.Duration
-}
+// repeat is what a repeat is told by: one or two ids.
+type repeat struct{ id, body string }
 
 // keys returns what a repeat of r is told by.
 func (r *request) keys() repeat {
 	req := r.signed()
 	req.Body = r.decoded
 	id := r.identity.Identify(req)
-	return repeat{id.ID, id.Body, id.Window, id.BodyWindow}
+	return repeat{id.ID, id.Body}
 }
 
 // signed is the request as the signer sees it.
@@ -144,16 +144,33 @@ func (s *state) table(kind byte) *table {
 	return s.bodies
 }
 
-// makeTable returns the table of a kind. A window that changed begins anew.
-func (s *state) makeTable(kind byte, window time.Duration) *table {
-	at, most := &s.ids, maxIDs
+// makeTable returns the table of a kind.
+func (s *state) makeTable(kind byte) *table {
+	at, most, window := &s.ids, maxIDs, s.idFor
 	if kind == kindBody {
-		at, most = &s.bodies, maxBodies
+		at, most, window = &s.bodies, maxBodies, s.bodyFor
 	}
-	if *at == nil || (*at).window != window {
+	if *at == nil {
 		*at = newTable(most, window)
 	}
 	return *at
+}
+
+// remember chooses for how long ids and bodies are remembered; those that are stay. It reports whether there may be more
+// to read back: of a new source, and of one that remembers longer than before.
+func (s *state) remember(ids, bodies time.Duration, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	longer := ids > s.idFor || bodies > s.bodyFor
+	s.unread = s.unread || longer
+	s.idFor, s.bodyFor = ids, bodies
+	if s.ids != nil {
+		s.ids.rewindow(ids, now)
+	}
+	if s.bodies != nil {
+		s.bodies.rewindow(bodies, now)
+	}
+	return longer
 }
 
 // claim says whether the caller must publish, wait or thank.
@@ -222,12 +239,8 @@ func (s *state) settle(f *flight, acked uint64, err error, now time.Time) {
 // mark remembers ids. The caller holds mu.
 func (s *state) mark(k repeat, now time.Time) {
 	for _, t := range k.texts() {
-		window := k.idFor
-		if t[0] == kindBody {
-			window = k.bodyF
-		}
 		f := printOf(t[0], t[1:])
-		s.makeTable(t[0], window).add(f, now, now)
+		s.makeTable(t[0]).add(f, now, now)
 		if len(s.fresh) < maxFresh {
 			s.fresh = append(s.fresh, mark{t[0], f})
 		} else {
