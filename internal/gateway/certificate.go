@@ -91,7 +91,7 @@ func (c *certificates) makeRoom(now time.Time) {
 }
 
 func (c *certificates) fetch(ctx context.Context, cert *certificate, u string) {
-	chain, err := c.download(ctx, u)
+	chain, err := c.guarded(ctx, u)
 	life := chainLife
 	if err != nil {
 		life = chainBroken
@@ -101,6 +101,16 @@ func (c *certificates) fetch(ctx context.Context, cert *certificate, u string) {
 	c.fetches--
 	cert.chain, cert.err, cert.until = chain, err, time.Now().Add(life)
 	close(cert.ready)
+}
+
+// guarded is download where no request is that would recover from a panic: what is parsed is a stranger's.
+func (c *certificates) guarded(ctx context.Context, u string) (chain *signature.Chain, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			chain, err = nil, fmt.Errorf("fetch the sender's certificate: a panic: %v", v)
+		}
+	}()
+	return c.download(ctx, u)
 }
 
 // download fetches a chain, and of one that does not reach a root what is above it.

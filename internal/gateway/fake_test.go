@@ -29,9 +29,13 @@ type fakeLog struct {
 	held   []func(error)
 	hold   bool                       // answers wait for release
 	refuse func(e *event.Event) error // nil acks
+	panics bool
 }
 
 func (f *fakeLog) PublishAsync(_ context.Context, e event.Event, done func(event.Event, error)) {
+	if f.panics {
+		panic("a bug")
+	}
 	f.mu.Lock()
 	f.asked = append(f.asked, e)
 	offset := int64(len(f.asked) - 1)
@@ -153,7 +157,13 @@ const acme = "scheme: standard\nsecrets: [env:ACME]\ntopic: webhooks.acme\nkey: 
 
 func newLab(tb testing.TB, cfg gateway.Config, files map[string]string) *lab {
 	tb.Helper()
-	l := &lab{tb: tb, dir: tb.TempDir(), log: &fakeLog{}, reg: schemas.Memory(), seen: &watcher{}, env: map[string]string{"ACME": secret}}
+	return newLabOn(tb, schemas.Memory(), cfg, files)
+}
+
+// newLabOn is newLab with a registry.
+func newLabOn(tb testing.TB, reg *schemas.Registry, cfg gateway.Config, files map[string]string) *lab {
+	tb.Helper()
+	l := &lab{tb: tb, dir: tb.TempDir(), log: &fakeLog{}, reg: reg, seen: &watcher{}, env: map[string]string{"ACME": secret}}
 	for name, text := range files {
 		l.write(name, text)
 	}

@@ -181,7 +181,7 @@ type Gateway struct {
 	broken    atomic.Pointer[string] // why the folder is not used as it is; nil where it is
 	states    sync.Map               // name → *state; they outlive reloads
 	unread    chan struct{}          // wakes restore: there are ids to read back
-	tasks     sync.WaitGroup         // dead letters that are being written
+	tasks     *tasks                 // what has no outcome yet
 }
 
 // sources is a set of them that is used as a whole.
@@ -208,7 +208,7 @@ func New(pub Publisher, reg *schemas.Registry, cfg Config) (*Gateway, error) {
 		cfg: cfg, pub: pub, reg: reg, letters: newLetterWriter(pub), log: cfg.Log,
 		reading: newBudget(cfg.ReadBytes), producing: newBudget(cfg.ProduceBytes),
 		peers: newPeers(cfg.ConnsPerIP, cfg.Proxies), certs: newCertificates(cfg.Client, cfg.Issuers, cfg.roots),
-		up: make(chan struct{}), unread: make(chan struct{}, 1),
+		tasks: newTasks(), up: make(chan struct{}), unread: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -428,7 +428,7 @@ func (g *Gateway) accept(ctx context.Context, r *request) outcome {
 		select {
 		case <-f.done:
 		default: // the outcome is not known yet, or the sender has gone
-			return g.comeAgain(r, keys, ctx.Err())
+			return g.comeAgain(r, f, ctx.Err())
 		}
 		switch {
 		case f.err == nil && how == claimOwn:
@@ -436,18 +436,19 @@ func (g *Gateway) accept(ctx context.Context, r *request) outcome {
 		case f.err == nil:
 			return r.thanks(Duplicate)
 		case how == claimOwn || ctx.Err() != nil:
-			return g.comeAgain(r, keys, f.err)
+			return g.comeAgain(r, f, f.err)
 		} // the one that was waited for failed: try it ourselves
 	}
 }
 
-// comeAgain is the answer without an acknowledgement. The id is kept, for the sender's own redelivery.
-func (g *Gateway) comeAgain(r *request, keys repeat, err error) outcome {
-	if g.health.failed(time.Now()) {
+// comeAgain is the answer without an acknowledgement. The id is kept, for the sender's own redelivery. Only what Kafka did
+// with an event says whether the gateway is deaf: not a registry that is away, nor a sender that has gone.
+func (g *Gateway) comeAgain(r *request, f *flight, err error) outcome {
+	if f.sent.Load() && !errors.Is(err, context.Canceled) && g.health.failed(time.Now()) {
 		g.log.Warn("a webhook did not get through to Kafka in time: senders are told to come again until one does",
 			zap.String("source", r.Name), zap.String("request", r.id), zap.Error(err))
 	}
-	r.refuse(Refusal{ID: keys.name(), At: r.at, Request: r.id})
+	r.refuse(Refusal{ID: f.keys.name(), At: r.at, Request: r.id})
 	out := busy("kafka")
 	out.err = err
 	return out

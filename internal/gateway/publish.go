@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -34,8 +35,11 @@ func newLetterWriter(pub event.Publisher) letterWriter {
 	return deadletter.New(pub, group, deadletter.Config{})
 }
 
-// errPanicked is the outcome of a request that never got as far as the producer.
-var errPanicked = errors.New("publish: a panic")
+// The outcomes of what the producer never had, or never will.
+var (
+	errPanicked = errors.New("publish: a panic")
+	errClosed   = errors.New("publish: the gateway is closed")
+)
 
 // valueMost is the longest key or type in bytes that is kept as it is: a record has room for both besides the body.
 const valueMost = 1 << 10
@@ -89,7 +93,11 @@ func (g *Gateway) publish(ctx context.Context, r *request, f *flight) {
 		r.settle(f, f.half.acked, fmt.Errorf("publish: %w", err), time.Now())
 		return
 	}
-	g.tasks.Add(1)
+	if !g.tasks.begin() {
+		g.producing.release(r.Name, p.cost)
+		r.settle(f, f.half.acked, errClosed, time.Now())
+		return
+	}
 	for i, e := range events {
 		if e != nil && p.acked&(1<<i) == 0 {
 			p.left++
@@ -100,11 +108,30 @@ func (g *Gateway) publish(ctx context.Context, r *request, f *flight) {
 		p.end(after)
 		return
 	}
+	f.sent.Store(true)
 	for i, e := range events {
 		if e != nil && f.half.acked&(1<<i) == 0 {
-			g.pub.PublishAsync(ctx, *e, func(e event.Event, err error) { p.done(after, i, e, err) })
+			p.send(ctx, after, i, e)
 		}
 	}
+}
+
+// send hands one event to the producer. A panic there is the event's end: others wait for its outcome.
+func (p *publication) send(ctx, after context.Context, i int, e *event.Event) {
+	var once sync.Once
+	done := func(e event.Event, err error) { once.Do(func() { p.done(after, i, e, err) }) }
+	defer func() {
+		if v := recover(); v != nil {
+			p.g.panicked("publish a webhook", v)
+			done(*e, errPanicked)
+		}
+	}()
+	p.g.pub.PublishAsync(ctx, *e, done)
+}
+
+// panicked tells of a panic that ends neither a request nor the process.
+func (g *Gateway) panicked(where string, v any) {
+	g.log.Error(where+": a panic", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
 }
 
 // events makes the envelope and the typed events; one that a mapping did not make is nil.
@@ -186,17 +213,22 @@ func (p *publication) end(ctx context.Context) {
 		return
 	}
 	go func() {
+		defer p.settle()
+		defer func() {
+			if v := recover(); v != nil {
+				p.g.panicked("write a dead letter", v)
+			}
+		}()
 		for _, m := range p.misfits {
 			p.letter(ctx, m)
 		}
-		p.settle()
 	}()
 }
 
 func (p *publication) settle() {
 	p.g.producing.release(p.src.Name, p.cost)
 	p.src.settle(p.f, p.acked, p.err, time.Now())
-	p.g.tasks.Done()
+	p.g.tasks.end()
 }
 
 // letter writes the dead letter of something that did not fit: the envelope, with why. When it cannot be written that is

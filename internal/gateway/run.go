@@ -139,12 +139,10 @@ func (g *Gateway) Ready() bool {
 }
 
 // Close waits until what is on its way has an outcome, or ctx ends. Call it after Run, and close the publisher after it,
-// or at once to learn the outcomes of what hangs.
+// or at once to learn the outcomes of what hangs. Requests that a drain has cut off publish nothing from here on.
 func (g *Gateway) Close(ctx context.Context) error {
-	done := make(chan struct{})
-	go func() { g.tasks.Wait(); close(done) }()
 	select {
-	case <-done:
+	case <-g.tasks.close():
 		if g.cfg.Seen != nil { // what was acknowledged since Run ended
 			g.snapshot(ctx, fmt.Sprintf("%s/%s/end", g.cfg.Instance, strconv.FormatInt(time.Now().UnixNano(), 36)))
 		}

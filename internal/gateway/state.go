@@ -123,6 +123,7 @@ func (h half) among(events []*Mapped) half {
 type flight struct {
 	keys repeat
 	half half          // what an earlier attempt got through
+	sent atomic.Bool   // it was handed to the producer
 	done chan struct{} // closed when the outcome is known
 	err  error         // nil = acknowledged
 }
