@@ -224,6 +224,7 @@ func (s *source) events(ctx context.Context, c kafka.Cluster) iter.Seq2[event.Ev
 // open opens a reading of each topic: offsets of partitions are said topic by topic.
 func (s *source) open(ctx context.Context, c kafka.Cluster) ([]*reader.Reading, error) {
 	from, until := map[string][]string{}, map[string][]string{}
+	ends := map[partition]int64{}
 	var topics []string
 	for _, x := range s.spans {
 		if x.Position >= x.Until {
@@ -234,6 +235,7 @@ func (s *source) open(ctx context.Context, c kafka.Cluster) ([]*reader.Reading, 
 		}
 		from[x.Topic] = append(from[x.Topic], fmt.Sprintf("p%d=%d", x.Partition, x.Position))
 		until[x.Topic] = append(until[x.Topic], fmt.Sprintf("p%d=%d", x.Partition, x.Until))
+		ends[partition{x.Topic, x.Partition}] = x.Until
 	}
 	var out []*reader.Reading
 	for _, t := range topics {
@@ -249,7 +251,12 @@ func (s *source) open(ctx context.Context, c kafka.Cluster) ([]*reader.Reading, 
 			return nil, fmt.Errorf("replay: %w", err)
 		}
 		for _, x := range in.Spans() {
-			s.lost(x.Topic, x.Partition, x.From)
+			end := ends[partition{x.Topic, x.Partition}]
+			if x.Until < end {
+				return nil, fmt.Errorf("replay: the log of %s/%d ends at %d, before the range does at %d: it was cut, or the topic made anew: replay what is there by another id",
+					x.Topic, x.Partition, x.Until, end)
+			}
+			s.lost(x.Topic, x.Partition, min(x.From, end)) // the log may begin behind the range by now
 		}
 		out = append(out, in)
 	}
