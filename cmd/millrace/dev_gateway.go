@@ -11,13 +11,12 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/millrace/millrace/internal/devbroker"
+	"github.com/millrace/millrace/internal/gateway"
 )
 
 const (
 	gatewayPort = 8085
-	// devRecord is the largest record of a topic that says nothing about it: what topics/*.yaml declare works as it is.
-	devRecord = 1_048_588
-	lookAgain = 2 * time.Second
+	lookAgain   = 2 * time.Second
 )
 
 // startGateway takes in the webhooks that the sources in dir describe, whose secrets getenv knows. A fault in a file is
@@ -31,7 +30,7 @@ func (d *dev) startGateway(ctx context.Context, dir string, getenv func(string) 
 	if err != nil {
 		return "", errors.Join(fmt.Errorf("gateway: %w", err), ln.Close())
 	}
-	f := serveFlags{create: true, gateway: gatewayFlags{recordBytes: devRecord}}
+	f := serveFlags{create: true, gateway: gatewayFlags{recordBytes: gateway.DefaultRecordBytes}}
 	role, err := newGatewayRole(d.cluster, d.schemas, dir, f, nil, getenv, d.log.Named("gateway"))
 	if err != nil {
 		return "", errors.Join(err, ln.Close(), side.Close())

@@ -51,7 +51,7 @@ func (f *gatewayFlags) register(fs *pflag.FlagSet, getenv func(string) string) {
 	fs.StringVar(&f.metrics, "metrics", listen, "gateway, sink: serve /metrics, /healthz, /readyz (a gateway also /sources) on this `address`, without a login [MILLRACE_METRICS]")
 	fs.StringVar(&f.instance, "instance", "", "gateway: a `name` that no other gateway of this cluster has. Defaults to the host's")
 	fs.StringSliceVar(&f.proxies, "proxies", nil, "gateway: `networks` of load balancers whose X-Forwarded-For is believed, as 10.0.0.0/8")
-	fs.IntVar(&f.recordBytes, "record-bytes", gateway.DefaultRecordBytes, "gateway: the largest record that is written; its topics' max.message.bytes may not be below it")
+	fs.IntVar(&f.recordBytes, "record-bytes", gateway.DefaultRecordBytes, "gateway: the largest record that is written, a body and 64 KiB; its topics' max.message.bytes may not be below it. Bodies of 1 MiB need 1114112 in both places")
 }
 
 // gatewayRole is a gateway with its producer, health and metrics.

@@ -41,8 +41,9 @@ millrace serve gateway takes in; what it may say:  docs/webhooks-in.md.`,
 	return cmd
 }
 
-// loadSources reads the folder as the gateway does. Where no event is typed no registry is asked.
-func (a *app) loadSources(ctx context.Context, f sourcesFlags) ([]*gateway.Source, *schemas.Registry, error) {
+// loadSources reads the folder as the gateway does, or lenient: without the secrets that are not here. Where no event is
+// typed no registry is asked.
+func (a *app) loadSources(ctx context.Context, f sourcesFlags, lenient bool) ([]*gateway.Source, *schemas.Registry, error) {
 	if f.recordBytes < 2*gateway.RecordRoom || f.recordBytes > 32<<20 {
 		return nil, nil, usage(fmt.Errorf("--record-bytes %d: %d to %d is allowed", f.recordBytes, 2*gateway.RecordRoom, 32<<20))
 	}
@@ -54,7 +55,7 @@ func (a *app) loadSources(ctx context.Context, f sourcesFlags) ([]*gateway.Sourc
 	if err != nil {
 		return nil, nil, err
 	}
-	sources, err := gateway.Folder{Dir: dir, Getenv: a.getenv, MaxBody: int64(f.recordBytes - gateway.RecordRoom)}.Load(ctx, reg)
+	sources, err := gateway.Folder{Dir: dir, Getenv: a.getenv, MaxBody: int64(f.recordBytes - gateway.RecordRoom), Lenient: lenient}.Load(ctx, reg)
 	return sources, reg, err
 }
 
@@ -66,7 +67,7 @@ type sourceDoc struct {
 	Topic   string   `json:"topic"`
 	Key     string   `json:"key,omitempty"` // where the record's key is
 	Events  []string `json:"events"`        // type and topic of each typed event
-	Secrets []string `json:"secrets"`       // where they are, never what they are
+	Secrets []string `json:"secrets"`       // where they are, never what they are; "(not set)" behind one that is not here
 	// Window is for how long a repeat is told by its id, BodyWindow by its body; "0s" is not at all.
 	Window     string `json:"dedupe_window"`
 	BodyWindow string `json:"dedupe_body_window"`
@@ -144,6 +145,8 @@ func (a *app) sourcesListCommand() *cobra.Command {
 		Use: "ls", Short: "List the sources; of a running gateway also what it counted and whom it told to come again",
 		Long: `List the sources: how each is verified, where it goes, for how long repeats are told, and what its sender does after a 503.
 
+A secret that cannot be read here is listed as "not set": it may be set where the gateway runs. check and serve gateway are strict.
+
 With --gateway, the address of serve gateway --metrics, also how requests ended since it began. --refused lists the ids of
 those whose sender was told to come again and that were not acknowledged since: for the sender's own redelivery page.`,
 		Example: `  millrace sources ls
@@ -165,7 +168,7 @@ those whose sender was told to come again and that were not acknowledged since: 
 }
 
 func (a *app) sourcesList(ctx context.Context, f sourcesFlags, gatewayAt string, refusals bool) error {
-	sources, _, err := a.loadSources(ctx, f)
+	sources, _, err := a.loadSources(ctx, f, true)
 	if err != nil {
 		return err
 	}
@@ -281,11 +284,13 @@ func (a *app) sourcesCheck(ctx context.Context, f sourcesFlags) error {
 		return err
 	}
 	doc := checkDoc{Millrace: 1, Flaws: []flaw{}}
-	sources, reg, err := a.loadSources(ctx, f)
+	sources, reg, err := a.loadSources(ctx, f, false)
 	if err != nil {
 		if doc.Flaws = fileFlaws(err); doc.Flaws == nil {
 			return err
 		}
+	} else if len(sources) == 0 {
+		doc.Flaws = append(doc.Flaws, flaw{Says: "there is no source in " + f.dir + ": write a file for each sender, such as stripe.yaml"})
 	} else {
 		doc.Sources = len(sources)
 		if doc.Flaws, err = a.clusterFlaws(ctx, f, sources, reg); err != nil {

@@ -73,7 +73,7 @@ func (a *app) sourcesTest(ctx context.Context, name string, f tryFlags) error {
 	if err := a.formats("table", "json"); err != nil {
 		return err
 	}
-	sources, _, err := a.loadSources(ctx, f.sourcesFlags)
+	sources, _, err := a.loadSources(ctx, f.sourcesFlags, false)
 	if err != nil {
 		return err
 	}

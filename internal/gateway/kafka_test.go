@@ -137,14 +137,17 @@ func TestRepeatsAreKnownAfterARestart(t *testing.T) {
 	l := &lab{tb: t, dir: dir}
 	l.write("acme.yaml", acme)
 	first := run(t, c, reg, dir, gateway.Config{})
-	large := strings.Repeat("x", 1<<20)
+	large := strings.Repeat("x", 983_052)
 	for i := range 20 {
 		if got := first.post(t, fmt.Sprint("msg_", i), body); got != http.StatusOK {
 			t.Fatalf("got %d", got)
 		}
 	}
 	if got := first.post(t, "large", large); got != http.StatusOK {
-		t.Fatalf("a body of 1 MiB: got %d", got)
+		t.Fatalf("the largest body: got %d", got)
+	}
+	if got := first.post(t, "larger", large+"x"); got != http.StatusRequestEntityTooLarge {
+		t.Fatalf("a larger body: got %d", got)
 	}
 	first.stop()
 	second := run(t, c, reg, dir, gateway.Config{})
@@ -265,7 +268,8 @@ func TestTopicsAreChecked(t *testing.T) {
 	}{
 		{"a topic is missing", acme, gateway.Topics{}, "topic _millrace.seen does not exist"},
 		{"a topic of typed events is never made", settled, gateway.Topics{Create: true}, "topic payments of a typed event does not exist"},
-		{"a topic is too small", "verify: none\ntopic: small\n", gateway.Topics{Create: true}, "topic small takes records up to 1048588 bytes"},
+		{"a topic is too small", "verify: none\ntopic: small\n", gateway.Topics{Create: true, RecordBytes: 1_114_112}, "topic small takes records up to 1048588 bytes"},
+		{"a topic that says nothing", "verify: none\ntopic: small\n", gateway.Topics{Create: true}, ""},
 		{"a smaller record", "verify: none\ntopic: small\n", gateway.Topics{Create: true, RecordBytes: 1_000_012}, ""},
 		{"now it is there", "verify: none\ntopic: small\n", gateway.Topics{RecordBytes: 1_000_012}, ""},
 	}

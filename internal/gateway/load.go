@@ -60,6 +60,9 @@ type Folder struct {
 	// MaxBody is the largest body that fits a record, and what a source without limits.body may send at most, when it is
 	// below 1 MiB.
 	MaxBody int64
+	// Lenient takes a secret that cannot be read here for one that can elsewhere: for a list. Its source has no key of it,
+	// and says so behind its place in Secrets.
+	Lenient bool
 }
 
 // Load reads the sources, sorted by name. The error joins one [*FileError] for each fault of each file: nothing is
@@ -312,7 +315,7 @@ func (p *parser) finish(ctx context.Context, root *yaml.Node, s *spec) {
 		s.MaxBody = min(1<<20, p.folder.MaxBody)
 	}
 	if s.MaxBody > p.folder.MaxBody {
-		p.flaw(at("limits"), "limits.body is %d: at most %d fit a record of topic %s with what is kept beside the body; raise max.message.bytes of the topics, or send less", s.MaxBody, p.folder.MaxBody, s.Topic)
+		p.flaw(at("limits"), "limits.body is %d: at most %d fit a record with what is kept beside the body; raise max.message.bytes of topic %s, its events' and %s to %d, and start the gateway with --record-bytes %[5]d", s.MaxBody, p.folder.MaxBody, s.Topic, SeenTopic, s.MaxBody+RecordRoom)
 	}
 	if len(s.events) > maxEvents {
 		p.flaw(at("event"), "there are %d events: at most %d", len(s.events), maxEvents)
@@ -428,6 +431,10 @@ func (p *parser) keys(s *spec, at func(string) *yaml.Node) {
 		p.flaw(at("scheme"), "secrets is missing: such as secrets: [env:STRIPE_SECRET]")
 	}
 	for _, sec := range s.secrets {
+		if sec.text == "" { // only where that is no flaw
+			s.Secrets = append(s.Secrets, sec.from+" (not set)")
+			continue
+		}
 		k, err := s.Scheme.ParseKey(sec.text)
 		if err != nil {
 			p.flaw(sec.node, "the secret: %v", err)
@@ -436,6 +443,9 @@ func (p *parser) keys(s *spec, at func(string) *yaml.Node) {
 		s.Keys, s.Secrets = append(s.Keys, k.Until(sec.until)), append(s.Secrets, sec.from)
 	}
 	for _, sec := range s.tokens {
+		if sec.text == "" {
+			continue
+		}
 		s.Tokens = append(s.Tokens, signature.Token(sec.text).Until(sec.until))
 	}
 }

@@ -71,7 +71,7 @@ func (p *parser) secret(k, n *yaml.Node) string {
 	case kind == "env" && name != "":
 		text = p.folder.Getenv(name)
 		fmt.Fprintf(p.seen, "%d %s", len(text), text)
-		if text == "" {
+		if text == "" && !p.folder.Lenient {
 			p.flaw(n, "the variable %s is empty", name)
 		}
 	case kind == "file" && name != "":
@@ -79,11 +79,14 @@ func (p *parser) secret(k, n *yaml.Node) string {
 			name = filepath.Join(p.folder.Dir, name)
 		}
 		b, err := p.read(func() (io.ReadCloser, error) { return os.Open(name) }, maxSecret)
-		if err != nil {
+		switch {
+		case err != nil && p.folder.Lenient:
+			return ""
+		case err != nil:
 			p.flaw(n, "read the secret: %v", err)
 			return ""
 		}
-		if text = strings.TrimRight(string(b), "\r\n"); text == "" {
+		if text = strings.TrimRight(string(b), "\r\n"); text == "" && !p.folder.Lenient {
 			p.flaw(n, "the file %s is empty", name)
 		}
 	default:

@@ -23,7 +23,8 @@ type Source struct {
 	Scheme *signature.Scheme
 	// Keys are the secrets, the newest first. Tokens are what handshakes carry.
 	Keys, Tokens []signature.Key
-	// Secrets says where the secrets are, in the order of Keys: env:NAME or file:PATH.
+	// Secrets says where the secrets are, in the order of Keys: env:NAME or file:PATH. With [Folder].Lenient one that
+	// cannot be read here has " (not set)" behind it, and no key.
 	Secrets []string
 	// PublicURL is what the sender was given. Needed where the scheme signs the URL.
 	PublicURL string

@@ -18,11 +18,11 @@ import (
 // RecordRoom is what a record has room for besides the body: the kept headers, which the server bounds, and the rest.
 const RecordRoom = 64 << 10
 
-// DefaultRecordBytes is the largest record that the gateway's topics need room for: a body of 1 MiB.
-const DefaultRecordBytes = 1<<20 + RecordRoom
+// DefaultRecordBytes is the largest record of a topic that says nothing about it, max.message.bytes of a broker that says
+// nothing else: bodies may have 983,052 bytes.
+const DefaultRecordBytes = 1_048_588
 
 const (
-	kafkaDefault   = 1_048_588 // max.message.bytes of a broker that says nothing else
 	newPartitions  = 6
 	seenAtLeast    = 4 * 24 * time.Hour
 	topicsTimeout  = time.Minute
@@ -87,7 +87,7 @@ func (t Topics) wanted(sources []*Source) map[string]*topics.Spec {
 
 // roomy checks that a topic takes the gateway's records. What the broker decides counts as Kafka's own default.
 func (t Topics) roomy(h topics.Spec) error {
-	limit := kafkaDefault
+	limit := DefaultRecordBytes
 	if text, ok := h.Config[maxMessageName]; ok {
 		n, err := strconv.Atoi(text)
 		if err != nil {

@@ -55,7 +55,7 @@ func TestRealShop(t *testing.T) {
 	const secret = "whsec_of_the_test"
 	s := newShell(t, c)
 	s.env = append(s.env, "MILLRACE_REGISTRY="+url, shop.SecretEnv+"="+secret)
-	gateway := s.start(t, "bin/millrace serve gateway --sources examples/shop/sources --listen 127.0.0.1:0 --metrics 127.0.0.1:0 --record-bytes 1048588 --create-topics")
+	gateway := s.start(t, "bin/millrace serve gateway --sources examples/shop/sources --listen 127.0.0.1:0 --metrics 127.0.0.1:0 --create-topics")
 	gateway.err.await(t, "gateway answers")
 	in := regexp.MustCompile(`"url": "(http://[^"]+)"`).FindStringSubmatch(gateway.err.String())[1]
 	open("storefront", shop.Storefront(shop.StorefrontConfig{Run: "real", Rate: 200, Orders: orders}))
