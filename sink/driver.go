@@ -19,6 +19,9 @@ var (
 	// ErrOtherTopic means that the position row is of another topic id: the topic was deleted and created again, and the
 	// offset means nothing in the new one. The sink stops.
 	ErrOtherTopic = errors.New("the topic was deleted and created again")
+	// ErrHalfRebuild means that a rebuild has positions and lacks a table that they count in: it was dropped, or declared
+	// since. Going on would fill it with what comes next alone, and a swap would put that in place of everything.
+	ErrHalfRebuild = errors.New("a table of the rebuild is not there, and its positions are")
 )
 
 // Place is where one owner stands on one partition: what its compare-and-set expects to find.
@@ -79,8 +82,8 @@ type DB[Tx any] interface {
 	Admin
 
 	// Prepare creates what p needs and does not exist, and compares what exists with it: a table that lacks a nullable
-	// column gets it with p.Evolve, any other difference is an error that names both sides. It is called when
-	// the sink starts.
+	// column gets it with p.Evolve, any other difference is an error that names both sides. With p.Rebuild, what does not
+	// exist while p.Sink has positions is not created: an error that wraps ErrHalfRebuild. It is called when the sink starts.
 	Prepare(ctx context.Context, p Plan) error
 	// Claim takes ids over for owner: epoch + 1 in the position row of each; an id without a row gets one at start[id]
 	// with epoch 1. start has an entry for every id. The claimed cursors hold Position and Lease. A row of another topic
@@ -129,6 +132,9 @@ type Admin interface {
 	Move(ctx context.Context, moves []Move) error
 	// Swap puts what a rebuild has made in the place of what was there, all or nothing.
 	Swap(ctx context.Context, s Swap) error
+	// Discard gives a rebuild up, all or nothing: it drops each table's New, and removes the position rows and seen ids
+	// of s.From, so that whoever holds a partition of it is fenced. What is not there is no error.
+	Discard(ctx context.Context, s Swap) error
 }
 
 // Position is a position row.
@@ -181,6 +187,8 @@ type Plan struct {
 	Folds  []string // the tables of folds, by name
 	Tables []Layout
 	Evolve bool
+	// Rebuild says that tables without positions are as good as new, and positions without tables are not.
+	Rebuild bool
 }
 
 // Layout is a table with its columns: Columns has no row, and names and types of all columns in their order.

@@ -180,7 +180,7 @@ func (m *Mux[Tx]) Open(ctx context.Context, dec consumer.Decoder, s Setup) (Writ
 	if err := w.layOut(ctx); err != nil {
 		return nil, err
 	}
-	plan := Plan{Sink: s.Sink, Dedupe: s.Dedupe > 0, Evolve: s.Evolve}
+	plan := Plan{Sink: s.Sink, Dedupe: s.Dedupe > 0, Evolve: s.Evolve, Rebuild: s.Suffix == RebuildSuffix}
 	for _, f := range m.folds {
 		plan.Folds = append(plan.Folds, f.name+s.Suffix)
 	}

@@ -141,7 +141,7 @@ func run(ctx context.Context, f engine.Feed, l logs, dec consumer.Decoder, t Tar
 		return nil //nolint:nilerr // asked to stop
 	}
 	if err != nil && cfg.Rebuild {
-		return fmt.Errorf("%w; where an earlier rebuild has left tables with other columns, begin anew: drop those with %s behind their names and rewind sink %s to the start", err, RebuildSuffix, cfg.name())
+		return fmt.Errorf("%w; where an earlier rebuild is in the way, with other columns or without a table, give it up and begin anew: millrace sink rebuild -f FILE --afresh (Admin.Discard in Go)", err)
 	}
 	if err != nil {
 		return err

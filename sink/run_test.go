@@ -369,7 +369,7 @@ func TestTablesTakeTheColumnsOfTheirOwnTopics(t *testing.T) {
 		t.Errorf("the table has the columns %+v, want id alone", columns)
 	}
 	err = sink.RunOn(t.Context(), feed, feed, reg, m, sink.Config{Name: "a", Topics: []string{"orders"}, Evolve: true, Rebuild: true}, nil)
-	if db.plan.Evolve || err == nil || !strings.Contains(err.Error(), "rewind sink a__v2 to the start") {
+	if db.plan.Evolve || !db.plan.Rebuild || err == nil || !strings.Contains(err.Error(), "rebuild -f FILE --afresh") {
 		t.Errorf("a rebuild evolves what an earlier one has begun, or does not say how to begin anew: %v", err)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"github.com/millrace/millrace/sink/sqlitesink"
 )
 
@@ -171,6 +173,61 @@ func TestASinkIsBuiltAnew(t *testing.T) {
 	w.sinkOnce(t) // goes on where the rebuild stands
 	if got, want := w.table(t, "orders"), "a=0 b=1 c=2 d=0 e=0"; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// A rebuild that lost its table begins anew when it is told to, and nothing live is lost before.
+func TestARebuildWithoutItsTableIsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.shop(t)
+	w.placed(t, "a", "b", "c")
+	w.sinkOnce(t)
+	db, err := sqlitesink.Open(filepath.Join(w.dir, "data", "analytics.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	// What an interrupted rebuild leaves, without its table.
+	_, err = db.ExecContext(t.Context(), `INSERT INTO millrace_sink_offsets SELECT sink || '__v2', topic, part, topic_id, next_offset, epoch, watermark, owner, updated FROM millrace_sink_offsets`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := w.want(t, codeFailed, "sink", "rebuild", "-f", "sink.yaml", "--yes")
+	has(t, "stderr", r.err, "a table of the rebuild is not there", "orders__v2", "→", "--afresh")
+	if got, want := w.table(t, "orders"), "a=0 b=1 c=2"; got != want {
+		t.Errorf("after the refusal: got %s, want %s", got, want)
+	}
+	w.want(t, codeDone, "sink", "rebuild", "-f", "sink.yaml", "--afresh", "--yes")
+	if got, want := w.table(t, "orders"), "a=0 b=1 c=2"; got != want {
+		t.Errorf("built anew: got %s, want %s", got, want)
+	}
+}
+
+// While one rebuild has a member another is refused, and leaves no position behind.
+func TestASecondRebuildIsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.shop(t)
+	w.placed(t, "a", "b", "c")
+	w.sinkOnce(t)
+	member, err := w.cluster.Client(kgo.ConsumerGroup("analytics__v2"), kgo.ConsumeTopics("shop.orders"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer member.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	member.PollFetches(ctx) // it has joined
+	r := w.want(t, codeRefused, "sink", "rebuild", "-f", "sink.yaml", "--yes")
+	has(t, "stderr", r.err, "another rebuild runs", "1 member", "groups describe analytics__v2")
+	db, err := sqlitesink.Open(filepath.Join(w.dir, "data", "analytics.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	if at, err := sqlitesink.New(db, sqlitesink.Config{}).Admin().Positions(ctx, "analytics__v2"); err != nil || len(at) > 0 {
+		t.Errorf("positions of the rebuild that was refused: %v, %v", at, err)
 	}
 }
 

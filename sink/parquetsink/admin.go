@@ -100,3 +100,6 @@ func (d *Dir) Move(context.Context, []sink.Move) error { return errFiles }
 
 // Swap implements [sink.Admin]. It refuses.
 func (d *Dir) Swap(context.Context, sink.Swap) error { return errFiles }
+
+// Discard implements [sink.Admin]. It refuses.
+func (d *Dir) Discard(context.Context, sink.Swap) error { return errFiles }

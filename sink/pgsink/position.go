@@ -285,7 +285,7 @@ func (d *db) takeOver(ctx context.Context, tx pgx.Tx, s sink.Swap) (int64, error
 	defer a.free()
 	var moved int64
 	for _, sql := range []string{
-		`SELECT 1 FROM ` + d.offsets + ` WHERE sink IN ($1, $2) ORDER BY sink, topic, part FOR UPDATE`, // no owner is in a transaction
+		`SELECT 1 FROM ` + d.offsets + ` WHERE sink IN ($1, $2) ORDER BY sink COLLATE "C", topic COLLATE "C", part FOR UPDATE`, // no owner is in a transaction; in the order of claims
 		`UPDATE ` + d.offsets + ` AS n SET epoch = 1 + greatest(n.epoch, (SELECT o.epoch FROM ` + d.offsets + ` AS o WHERE o.sink = $1 AND o.topic = n.topic AND o.part = n.part)) WHERE n.sink = $2`,
 		`DELETE FROM ` + d.offsets + ` WHERE sink = $1`,
 		`UPDATE ` + d.offsets + ` SET sink = $1 WHERE sink = $2`,
@@ -308,4 +308,40 @@ func (d *db) takeOver(ctx context.Context, tx pgx.Tx, s sink.Swap) (int64, error
 		}
 	}
 	return moved, nil
+}
+
+// Discard implements [sink.Admin]. The position rows go first: an owner is at its end then, or finds none.
+func (d *db) Discard(ctx context.Context, s sink.Swap) error {
+	err := d.InTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		a := newArgs().text(s.From)
+		defer a.free()
+		for _, own := range []string{offsetsTable, seenTable} {
+			there, err := d.exists(ctx, tx, own)
+			if err != nil {
+				return err
+			}
+			if !there {
+				continue
+			}
+			if own == offsetsTable {
+				_, err = exec(ctx, tx, `SELECT 1 FROM `+d.offsets+` WHERE sink = $1 ORDER BY topic COLLATE "C", part FOR UPDATE`, a)
+			}
+			if err == nil {
+				_, err = exec(ctx, tx, `DELETE FROM `+d.ident(own)+` WHERE sink = $1`, a)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		for _, t := range slices.SortedFunc(slices.Values(s.Tables), func(a, b sink.Renamed) int { return strings.Compare(a.New, b.New) }) {
+			if _, err := tx.Exec(ctx, `DROP TABLE IF EXISTS `+d.ident(t.New)); err != nil {
+				return fmt.Errorf("drop %s: %w", t.New, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("discard %s: %w", s.From, err)
+	}
+	return nil
 }

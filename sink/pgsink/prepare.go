@@ -33,6 +33,9 @@ func (d *db) Prepare(ctx context.Context, p sink.Plan) error {
 				return err
 			}
 		}
+		if err := d.whole(ctx, tx, p); err != nil {
+			return err
+		}
 		for _, name := range slices.Sorted(slices.Values(p.Folds)) {
 			if err := d.prepareFold(ctx, tx, name); err != nil {
 				return err
@@ -50,6 +53,29 @@ func (d *db) Prepare(ctx context.Context, p sink.Plan) error {
 	})
 	if err != nil {
 		return fmt.Errorf("prepare the tables of sink %s: %w", p.Sink, err)
+	}
+	return nil
+}
+
+// whole refuses a rebuild that has positions and lacks a table.
+func (d *db) whole(ctx context.Context, tx pgx.Tx, p sink.Plan) error {
+	if !p.Rebuild {
+		return nil
+	}
+	var began bool
+	if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM `+d.offsets+` WHERE sink = $1)`, pgx.QueryExecModeExec, p.Sink).Scan(&began); err != nil || !began {
+		return err
+	}
+	names := slices.Clone(p.Folds)
+	for _, l := range p.Tables {
+		names = append(names, l.Name)
+	}
+	for _, name := range names {
+		if there, err := d.exists(ctx, tx, name); err != nil {
+			return err
+		} else if !there {
+			return fmt.Errorf("%w: %w: table %s", errWrong, sink.ErrHalfRebuild, d.ident(name))
+		}
 	}
 	return nil
 }

@@ -104,3 +104,55 @@ func (s *suite[Tx]) swap() {
 		}
 	}
 }
+
+// halfRebuild: positions of a rebuild are never gone on from with a table that is made only now.
+func (s *suite[Tx]) halfRebuild() {
+	const first, second = foldName + "__v2", otherFold + "__v2"
+	rebuilt := id(0)
+	rebuilt.Reader += "__v2"
+	gone := sink.Swap{Into: sinkName, From: rebuilt.Reader, Tables: []sink.Renamed{
+		{Name: foldName, New: first, Old: foldName + "__old"}, {Name: otherFold, New: second, Old: otherFold + "__old"},
+	}}
+	s.must(s.a.Discard(s.ctx, gone)) // there is nothing yet
+	plan := sink.Plan{Sink: rebuilt.Reader, Dedupe: true, Folds: []string{first}, Rebuild: true}
+	s.must(s.a.Prepare(s.ctx, plan))
+	live, p := s.claimed(s.a, id(0), 0), s.claimed(s.a, rebuilt, 0)
+	keys := []sink.FoldKey{{Key: "k"}}
+	note := func(ctx context.Context, tx Tx) error {
+		_, err := s.a.Seen(ctx, tx, rebuilt.Reader, []string{"rebuilt"}, time.Hour)
+		if err == nil {
+			_, err = s.a.Load(ctx, tx, first, keys)
+		}
+		return errors.Join(err, s.a.Store(ctx, tx, first, keys, [][]byte{[]byte("1")}))
+	}
+	p, err := s.move(s.a, p, 10, note)
+	s.must(err)
+	s.must(s.b.Prepare(s.ctx, plan)) // it goes on
+	more := plan
+	more.Folds = []string{first, second}
+	for range 2 { // the refused table is not there the second time
+		if err := s.b.Prepare(s.ctx, more); !errors.Is(err, sink.ErrHalfRebuild) {
+			s.Errorf("a rebuild with positions and without a table: %v, want ErrHalfRebuild", err)
+		}
+	}
+	s.must(s.b.Discard(s.ctx, gone))
+	if rows, err := s.a.Positions(s.ctx, rebuilt.Reader); err != nil || len(rows) > 0 {
+		s.Errorf("positions of what was discarded: %+v, %v", rows, err)
+	}
+	if _, err := s.move(s.a, p, 20, nil); !errors.Is(err, sink.ErrNotOwner) {
+		s.Errorf("an owner of what was discarded: %v, want ErrNotOwner", err)
+	}
+	_, err = s.move(s.a, live, 5, nil)
+	s.must(err) // the live sink is as it was
+	s.must(s.a.Prepare(s.ctx, more))
+	_, err = s.move(s.a, s.claimed(s.a, rebuilt, 0), 10, func(ctx context.Context, tx Tx) error {
+		seen, err := s.a.Seen(ctx, tx, rebuilt.Reader, []string{"rebuilt"}, time.Hour)
+		s.must(err)
+		states, err := s.a.Load(ctx, tx, first, keys)
+		if err == nil && (seen[0] || states[0] != nil) {
+			s.Errorf("after it was discarded: seen %v, state %q", seen, states[0])
+		}
+		return err
+	})
+	s.must(err)
+}

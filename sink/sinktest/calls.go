@@ -241,11 +241,7 @@ func (m *Memory) Move(ctx context.Context, moves []sink.Move) error {
 // Swap implements [sink.Admin].
 func (m *Memory) Swap(ctx context.Context, s sink.Swap) error {
 	return m.quiet(ctx, func(tx *Tx) error {
-		began := false
-		for key := range m.rows {
-			began = began || strings.HasPrefix(key, "position/"+s.From+"/")
-		}
-		if !began {
+		if !m.began(s.From) {
 			return fmt.Errorf("swap %s for %s: it has no positions: there is nothing to put in place", s.From, s.Into)
 		}
 		for _, from := range []string{s.From, s.Into} { // no owner of either is in a transaction
@@ -263,9 +259,11 @@ func (m *Memory) Swap(ctx context.Context, s sink.Swap) error {
 				tx.rename(kind+t.Name+"/", kind+t.Old+"/")
 				tx.rename(kind+t.New+"/", kind+t.Name+"/")
 			}
-			if v, ok := tx.get("layout/" + t.New); ok {
-				tx.set("layout/"+t.Name, v)
-				tx.set("layout/"+t.New, nil)
+			for _, kind := range []string{"layout/", "made/"} {
+				if v, ok := tx.get(kind + t.New); ok {
+					tx.set(kind+t.Name, v)
+					tx.set(kind+t.New, nil)
+				}
 			}
 		}
 		tx.rename("seen/"+s.Into+"/", "")
@@ -286,6 +284,38 @@ func (m *Memory) Swap(ctx context.Context, s sink.Swap) error {
 			p.ID.Reader = s.Into
 			p.Epoch = max(p.Epoch, old[positionKey(p.ID)]) + 1
 			tx.set(positionKey(p.ID), p)
+		}
+		return nil
+	})
+}
+
+// began reports whether a sink has positions; m.mu is held.
+func (m *Memory) began(name string) bool {
+	for key := range m.rows {
+		if strings.HasPrefix(key, "position/"+name+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// Discard implements [sink.Admin].
+func (m *Memory) Discard(ctx context.Context, s sink.Swap) error {
+	return m.quiet(ctx, func(tx *Tx) error {
+		for key := range m.rows {
+			if strings.HasPrefix(key, "position/"+s.From+"/") {
+				if err := tx.lock(ctx, key); err != nil {
+					return err
+				}
+			}
+		}
+		tx.rename("position/"+s.From+"/", "")
+		tx.rename("seen/"+s.From+"/", "")
+		for _, t := range s.Tables {
+			tx.rename("table/"+t.New+"/", "")
+			tx.rename("fold/"+t.New+"/", "")
+			tx.set("layout/"+t.New, nil)
+			tx.set("made/"+t.New, nil)
 		}
 		return nil
 	})

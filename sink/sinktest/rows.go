@@ -19,6 +19,9 @@ type layout struct {
 // Prepare implements [sink.DB].
 func (m *Memory) Prepare(ctx context.Context, p sink.Plan) error {
 	return m.quiet(ctx, func(tx *Tx) error {
+		if err := tx.make(p); err != nil {
+			return err
+		}
 		for _, t := range p.Tables {
 			if err := tx.prepare(t, p.Evolve); err != nil {
 				return fmt.Errorf("prepare table %s: %w", t.Name, err)
@@ -26,6 +29,22 @@ func (m *Memory) Prepare(ctx context.Context, p sink.Plan) error {
 		}
 		return nil
 	})
+}
+
+// make notes which tables and folds there are.
+func (tx *Tx) make(p sink.Plan) error {
+	names := slices.Clone(p.Folds)
+	for _, t := range p.Tables {
+		names = append(names, t.Name)
+	}
+	began := p.Rebuild && tx.m.began(p.Sink)
+	for _, name := range names {
+		if _, there := tx.get("made/" + name); began && !there {
+			return fmt.Errorf("%w: %s", sink.ErrHalfRebuild, name)
+		}
+		tx.set("made/"+name, true)
+	}
+	return nil
 }
 
 func (tx *Tx) prepare(t sink.Layout, evolve bool) error {

@@ -82,6 +82,7 @@ func Run[Tx any](t *testing.T, open func(t *testing.T) Harness[Tx]) {
 		{"many", (*suite[Tx]).many},
 		{"positions and moves", (*suite[Tx]).moves},
 		{"swap", (*suite[Tx]).swap},
+		{"a rebuild without a table is refused, and discarded", (*suite[Tx]).halfRebuild},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -246,3 +246,27 @@ func rename(ctx context.Context, tx *sql.Tx, t sink.Renamed) error {
 	_, err = tx.ExecContext(ctx, `ALTER TABLE `+ident(t.New)+` RENAME TO `+quote(bare(t.Name)))
 	return err
 }
+
+// Discard implements [sink.Admin].
+func (d *db) Discard(ctx context.Context, s sink.Swap) error {
+	err := d.transact(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, offsetsDDL+";"+seenDDL); err != nil {
+			return err
+		}
+		for _, own := range []string{`DELETE FROM ` + offsetsTable + ` WHERE sink = ?`, `DELETE FROM ` + seenTable + ` WHERE sink = ?`} {
+			if _, err := tx.ExecContext(ctx, own, s.From); err != nil {
+				return err
+			}
+		}
+		for _, t := range s.Tables {
+			if _, err := tx.ExecContext(ctx, `DROP TABLE IF EXISTS `+ident(t.New)); err != nil {
+				return fmt.Errorf("drop %s: %w", t.New, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("discard %s: %w", s.From, err)
+	}
+	return nil
+}

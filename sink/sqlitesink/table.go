@@ -100,6 +100,9 @@ func (d *db) Prepare(ctx context.Context, p sink.Plan) error {
 		if _, err := tx.ExecContext(ctx, offsetsDDL+";"+seenDDL); err != nil {
 			return fmt.Errorf("create the sink's own tables: %w", err)
 		}
+		if err := whole(ctx, tx, p); err != nil {
+			return err
+		}
 		for _, fold := range p.Folds {
 			if _, err := tx.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS `+ident(fold)+foldDDL); err != nil {
 				return fmt.Errorf("create the fold %s: %w", fold, err)
@@ -112,6 +115,29 @@ func (d *db) Prepare(ctx context.Context, p sink.Plan) error {
 		}
 		return nil
 	})
+}
+
+// whole refuses a rebuild that has positions and lacks a table.
+func whole(ctx context.Context, tx *sql.Tx, p sink.Plan) error {
+	if !p.Rebuild {
+		return nil
+	}
+	var began bool
+	if err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM `+offsetsTable+` WHERE sink = ?)`, p.Sink).Scan(&began); err != nil || !began {
+		return err
+	}
+	names := slices.Clone(p.Folds)
+	for _, l := range p.Tables {
+		names = append(names, l.Name)
+	}
+	for _, name := range names {
+		if columns, err := columnsOf(ctx, tx, name); err != nil {
+			return err
+		} else if len(columns) == 0 {
+			return fmt.Errorf("%w: %w: table %s", errPlan, sink.ErrHalfRebuild, name)
+		}
+	}
+	return nil
 }
 
 func prepareTable(ctx context.Context, tx *sql.Tx, l sink.Layout, evolve bool) error {
