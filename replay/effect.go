@@ -24,7 +24,8 @@ const (
 //
 // Two captures of one range are compared by cause id, By, Kind, Target and Ordinal. The effects of one event stand together,
 // in the order in which they were caused, and are those of its last attempt; events stand in the order in which they
-// were done. A replay that was killed and went on may have captured an event twice: the later lines count.
+// were done; what a goroutine caused that outlived its handler stands where it was caused. A replay that was killed and
+// went on may have captured an event twice: the later lines count.
 type Effect struct {
 	Version int    `json:"millrace"` // 1
 	Replay  string `json:"replay"`

@@ -68,7 +68,12 @@ type Attempt struct {
 
 	mu      sync.Mutex
 	effects []Effect
+	ended   bool
+	next    map[place]int // the ordinals of what comes
 }
+
+// place is what the effects of one cause are numbered by.
+type place struct{ kind, target string }
 
 type attemptKey struct{}
 
@@ -82,34 +87,45 @@ func (g *Guard) Begin(ctx context.Context, by string, e *event.Event, now time.T
 }
 
 // Note notes an effect of the attempt that ctx belongs to. Without one nobody knows the cause, and it is captured at once
-// with an empty one. Replay, By and Cause are filled in, and Ordinal when it is captured.
+// with an empty one. What a handler causes behind the end of its last attempt, in a goroutine that it left behind, is captured
+// at once too. Replay, By and Cause are filled in, and Ordinal when it is captured.
 func (g *Guard) Note(ctx context.Context, e Effect) {
 	a, ok := ctx.Value(attemptKey{}).(*Attempt)
 	if !ok {
-		_ = g.keep([]Effect{e}) // the next attempt hears of the error
+		_ = g.keep([]Effect{e}, map[place]int{}) // the next attempt hears of the error
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.effects = append(a.effects, e)
+	if a.ended {
+		_ = a.flush() // as above
+	}
 }
 
 // End captures the effects of the attempt, when it was the last. The error is that of [Guard.Capture], also an earlier one.
 func (a *Attempt) End() error {
 	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ended = true
+	return a.flush()
+}
+
+// flush captures what was noted. a.mu is held.
+func (a *Attempt) flush() error {
 	effects := a.effects
 	a.effects = nil
-	a.mu.Unlock()
 	for i := range effects {
 		effects[i].By, effects[i].Cause = a.by, a.cause
 	}
-	return a.guard.keep(effects)
+	if a.next == nil {
+		a.next = map[place]int{}
+	}
+	return a.guard.keep(effects, a.next)
 }
 
-// keep numbers effects of one cause and captures them.
-func (g *Guard) keep(effects []Effect) error {
-	type place struct{ kind, target string }
-	next := map[place]int{}
+// keep numbers effects of one cause from next on and captures them.
+func (g *Guard) keep(effects []Effect, next map[place]int) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.totals == nil {

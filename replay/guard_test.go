@@ -63,6 +63,24 @@ func TestAnAttemptIsCapturedWhenItWasTheLast(t *testing.T) {
 	}
 }
 
+// A goroutine that a handler leaves behind has a context that still says which event it was.
+func TestWhatComesBehindTheEndIsCapturedToo(t *testing.T) {
+	t.Parallel()
+	g, all := caught(t)
+	ctx, a := g.Begin(t.Context(), "shipping", &cause, time.Now())
+	g.Note(ctx, replay.Effect{Kind: replay.KindPublish, Target: "a"})
+	if err := a.End(); err != nil {
+		t.Fatal(err)
+	}
+	g.Note(ctx, replay.Effect{Kind: replay.KindPublish, Target: "a"})
+	if got := all(); len(got) != 2 || got[1].Cause.ID != "c1" || got[1].By != "shipping" || got[1].Ordinal != 1 {
+		t.Fatalf("captured %+v", got)
+	}
+	if n := g.Totals()[replay.Total{Kind: replay.KindPublish, Target: "a"}]; n != 2 {
+		t.Errorf("counted %d", n)
+	}
+}
+
 func TestRequestsAreCapturedAndRefused(t *testing.T) {
 	t.Parallel()
 	var hits []string
