@@ -1,10 +1,12 @@
 package service
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"regexp"
@@ -128,26 +130,33 @@ func (f replayFlags) parse(now time.Time) (*replaying, error) {
 	if !replayID.MatchString(r.ID) {
 		return nil, fault("replay", fmt.Errorf("%q: letters, digits, dots, dashes and underscores, at most %d", r.ID, maxReplayID))
 	}
-	var err error
-	if r.From != "" {
-		if r.span.From, err = position.Parse(r.From, now); err != nil {
-			return nil, fault("replay-from", err)
-		}
-	}
-	r.span.Until.Kind = position.End
-	if r.Until != "" {
-		if r.span.Until, err = position.Parse(r.Until, now); err != nil {
-			return nil, fault("replay-until", err)
-		}
-	}
-	if err := r.span.Validate(); err != nil {
-		return nil, fault("replay-until", err)
+	if err := r.place(now); err != nil {
+		return nil, err
 	}
 	if err := r.choose(); err != nil {
 		return nil, err
 	}
 	r.guard = &replay.Guard{ID: r.ID, Allow: r.allowed}
 	return r, nil
+}
+
+// place reads where the range begins and ends.
+func (r *replaying) place(now time.Time) (err error) {
+	if r.From != "" {
+		if r.span.From, err = position.Parse(r.From, now); err != nil {
+			return fault("replay-from", err)
+		}
+	}
+	r.span.Until = position.Point{Kind: position.End}
+	if r.Until != "" {
+		if r.span.Until, err = position.Parse(r.Until, now); err != nil {
+			return fault("replay-until", err)
+		}
+	}
+	if err := r.span.Validate(); err != nil {
+		return fault("replay-until", err)
+	}
+	return nil
 }
 
 // choose reads the flags that have a few values each.
@@ -204,12 +213,20 @@ func (r *replaying) allowed(q *http.Request) bool {
 	return slices.ContainsFunc(r.allow, func(f func(*http.Request) bool) bool { return f(q) })
 }
 
+// only are the topics that are asked for, none for all.
+func (r *replaying) only() []string {
+	if r.Topics == "" {
+		return nil
+	}
+	return strings.Split(r.Topics, ",")
+}
+
 // takes are the topics of a role that are replayed.
 func (r *replaying) takes(topics []string) []string {
-	if r.Topics == "" {
+	only := r.only()
+	if len(only) == 0 {
 		return topics
 	}
-	only := strings.Split(r.Topics, ",")
 	return slices.DeleteFunc(slices.Clone(topics), func(t string) bool { return !slices.Contains(only, t) })
 }
 
@@ -254,7 +271,7 @@ func (s *Service) startReplay(ctx context.Context) (stop func() error, err error
 	s.Cluster.ReadOnly = true
 	r.create = func(topic, name string) error { return makeRedirected(ctx, s.live(), topic, name) }
 	if r.Capture != "" {
-		if r.file, err = os.OpenFile(r.Capture, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
+		if r.file, err = openCapture(r.Capture); err != nil {
 			return nil, fault("replay-capture", err)
 		}
 		r.guard.Capture = replay.NewWriter(r.file).Write
@@ -268,6 +285,56 @@ func (s *Service) startReplay(ctx context.Context) (stop func() error, err error
 		}
 		return nil
 	}, nil
+}
+
+// lineStart begins each line of a capture.
+const lineStart = `{"millrace":`
+
+// openCapture opens a capture, to go on behind it. A last line that a crash or a full disk has cut is taken away: the event
+// that it belongs to is captured again.
+func openCapture(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // it names the file
+	}
+	info, err := f.Stat()
+	if err == nil && info.Mode().IsRegular() { // no pipe, and no terminal
+		err = mendCapture(f)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func mendCapture(f *os.File) error {
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err //nolint:wrapcheck // it names the file
+	}
+	at := end // of what has no end
+	for block := make([]byte, 64<<10); at > 0; {
+		b := block[:min(int64(len(block)), at)]
+		if _, err := f.ReadAt(b, at-int64(len(b))); err != nil {
+			return err //nolint:wrapcheck // it names the file
+		}
+		if i := bytes.LastIndexByte(b, '\n'); i >= 0 {
+			at -= int64(len(b) - i - 1)
+			break
+		}
+		at -= int64(len(b))
+	}
+	if at == end {
+		return nil
+	}
+	begin := make([]byte, min(int64(len(lineStart)), end-at))
+	if _, err := f.ReadAt(begin, at); err != nil {
+		return err //nolint:wrapcheck // it names the file
+	}
+	if !strings.HasPrefix(lineStart, string(begin)) {
+		return fmt.Errorf("%s does not end as a capture does: name another file", f.Name())
+	}
+	return f.Truncate(at) //nolint:wrapcheck // it names the file
 }
 
 // shadowProducer makes cfg one of a shadow: what is published goes elsewhere, and is captured.

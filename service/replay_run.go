@@ -87,6 +87,17 @@ func (s *Service) runReplay(ctx context.Context, wire func(ctx context.Context, 
 // replay does what --replay asks for, once the service is wired.
 func (s *Service) replay(ctx context.Context) error {
 	r := s.replaying
+	r.log.Warn("this is a replay: nothing live is consumed, and the process ends with the range", zap.String("mode", r.Mode), zap.String("variable", Env("replay")))
+	if r.Mode == modeShadow && r.From == "" {
+		if err := s.adopt(ctx); err != nil {
+			return err
+		}
+	}
+	for _, topic := range r.only() {
+		if !slices.ContainsFunc(r.roles, func(x *role) bool { return slices.Contains(x.topics, topic) }) {
+			return fault("replay-topics", fmt.Errorf("no consumer or sink of the service reads topic %s", topic))
+		}
+	}
 	r.roles = slices.DeleteFunc(r.roles, func(x *role) bool { return len(r.takes(x.topics)) == 0 })
 	if len(r.roles) == 0 {
 		return fmt.Errorf("replay %s: the service consumes nothing of what is to be replayed", r.ID)
@@ -129,6 +140,30 @@ type note struct {
 	Clock   string `json:"clock"`
 }
 
+// adopt makes a replay that goes on by its name alone what it was begun as.
+func (s *Service) adopt(ctx context.Context) error {
+	r := s.replaying
+	for _, x := range r.roles {
+		p, err := replay.Find(ctx, s.live(), r.ID+"."+x.name)
+		if errors.Is(err, replay.ErrNotFound) {
+			continue // not of its topics, or with no event in the range, or not begun yet
+		}
+		if err != nil {
+			return err
+		}
+		var n note
+		if err := json.Unmarshal([]byte(p.Note), &n); err != nil || n.From == "" {
+			return fmt.Errorf("replay %s was not begun by a service: go on with it where it was", p.ID)
+		}
+		r.From, r.Until, r.Topics = n.From, cmp.Or(r.Until, n.Until), cmp.Or(r.Topics, n.Topics)
+		if n.Clock == "event" {
+			r.Clock, r.clock = n.Clock, replay.EventClock
+		}
+		return r.place(p.Begun)
+	}
+	return fmt.Errorf("replay %s: %w yet: say from where: --replay-from -1h (%s)", r.ID, replay.ErrNotFound, Env("replay-from"))
+}
+
 // shadow runs one role over its range.
 func (s *Service) shadow(ctx context.Context, x *role) error {
 	r := s.replaying
@@ -136,16 +171,6 @@ func (s *Service) shadow(ctx context.Context, x *role) error {
 	text, err := json.Marshal(note{s.Name, x.name, r.From, r.Until, r.Topics, r.Clock})
 	if err != nil {
 		return fmt.Errorf("replay %s: %w", id, err)
-	}
-	if r.From == "" {
-		p, err := replay.Find(ctx, s.live(), id)
-		if errors.Is(err, replay.ErrNotFound) {
-			err = fmt.Errorf("%w yet: say from where: --replay-from -1h (%s)", err, Env("replay-from"))
-		}
-		if err != nil {
-			return err
-		}
-		text = []byte(p.Note)
 	}
 	deliver, err := s.deliverer(ctx, x)
 	if err != nil {
@@ -237,6 +262,8 @@ func (s *Service) deliver(ctx context.Context, x *role, try attempt, e *event.Ev
 		}
 		n.Add(1)
 		return ended(a, err)
+	case errors.Is(ctx.Err(), context.Canceled):
+		return err // the run ends, and the next one begins with the event
 	case v.Kind == consumer.Retried && !again && x.stop:
 		return consumer.Stop(err)
 	case v.Kind == consumer.DeadLettered, v.Kind == consumer.Retried && !again,
