@@ -40,6 +40,7 @@ type gatewayFlags struct {
 	instance    string
 	proxies     []string
 	recordBytes int
+	drainWait   time.Duration
 }
 
 func (f *gatewayFlags) register(fs *pflag.FlagSet, getenv func(string) string) {
@@ -51,6 +52,7 @@ func (f *gatewayFlags) register(fs *pflag.FlagSet, getenv func(string) string) {
 	fs.StringVar(&f.metrics, "metrics", listen, "gateway, sink: serve /metrics, /healthz, /readyz (a gateway also /sources) on this `address`, without a login [MILLRACE_METRICS]")
 	fs.StringVar(&f.instance, "instance", "", "gateway: a `name` that no other gateway of this cluster has. Defaults to the host's")
 	fs.StringSliceVar(&f.proxies, "proxies", nil, "gateway: `networks` of load balancers whose X-Forwarded-For is believed, as 10.0.0.0/8")
+	fs.DurationVar(&f.drainWait, "drain-wait", 0, "gateway: answer for so long after it is told to stop, with /readyz saying no: a `time` in which the balancer sees that")
 	fs.IntVar(&f.recordBytes, "record-bytes", gateway.DefaultRecordBytes, "gateway: the largest record that is written, a body and 64 KiB; its topics' max.message.bytes may not be below it. Bodies of 1 MiB need 1114112 in both places")
 }
 
@@ -80,6 +82,9 @@ func newGatewayRole(c kafka.Cluster, reg *schemas.Registry, dir string, f serveF
 	if f.gateway.recordBytes < 2*gateway.RecordRoom || f.gateway.recordBytes > 32<<20 {
 		return nil, usage(fmt.Errorf("--record-bytes %d: %d to %d is allowed", f.gateway.recordBytes, 2*gateway.RecordRoom, 32<<20))
 	}
+	if f.gateway.drainWait < 0 || f.gateway.drainWait > time.Minute {
+		return nil, usage(fmt.Errorf("--drain-wait %v: 0s to 1m is allowed", f.gateway.drainWait))
+	}
 	c.Hooks = append(slices.Clip(c.Hooks), r.metrics.Hooks()...)
 	r.producer, err = producer.New(c, nil, producer.Config{
 		Linger: -1, BatchBytes: int32(f.gateway.recordBytes), Observer: r.metrics.Producer(), Log: log,
@@ -91,7 +96,7 @@ func newGatewayRole(c kafka.Cluster, reg *schemas.Registry, dir string, f serveF
 		Folder:  gateway.Folder{Dir: dir, Getenv: getenv, MaxBody: int64(f.gateway.recordBytes - gateway.RecordRoom)},
 		Reload:  reload,
 		Prepare: gateway.Topics{Cluster: c, Registry: reg, Create: f.create, RecordBytes: f.gateway.recordBytes}.Prepare,
-		Seen:    gateway.KafkaSeen(c, r.producer), Instance: f.gateway.instance, Proxies: proxies,
+		Seen:    gateway.KafkaSeen(c, r.producer), Instance: f.gateway.instance, Proxies: proxies, DrainWait: f.gateway.drainWait,
 		Observer: observer, Log: log,
 	})
 	return r, err

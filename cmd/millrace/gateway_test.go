@@ -143,6 +143,7 @@ func TestServeGatewayUsage(t *testing.T) {
 		{"a bad source", nil, "acme.yaml:1: there is no scheme", codeFailed},
 		{"no folder", []string{"--sources", "nowhere"}, "open the folder of sources", codeFailed},
 		{"a proxy", []string{"--proxies", "10.0.0.1"}, "write a network as 10.0.0.0/8", codeUsage},
+		{"a wait", []string{"--drain-wait", "2m"}, "--drain-wait 2m0s", codeUsage},
 		{"a record", []string{"--record-bytes", "7"}, "--record-bytes 7", codeUsage},
 		{"an address", []string{"--listen", "nowhere:1:2"}, "listen", codeFailed},
 		{"another address", []string{"--metrics", "nowhere:1:2"}, "listen for metrics", codeFailed},

@@ -85,6 +85,9 @@ type Config struct {
 	Issuers *http.Client
 	// Drain is how long requests may go on when ctx has ended. Defaults to 10 s: a held request ends within 8.
 	Drain time.Duration
+	// DrainWait is how long it goes on to answer when ctx has ended, and says that it is not ready: so long may a balancer
+	// take to see that. 0 is not at all.
+	DrainWait time.Duration
 	// Observer hears of every request. Nil is none.
 	Observer Observer
 	// Log hears of reloads, dead letters and outages. Nil is silent.
@@ -152,8 +155,8 @@ func (c Config) validate() error {
 	switch {
 	case c.Folder.Dir == "":
 		return errors.New("config: Folder.Dir is empty: name the folder of sources")
-	case c.Poll < 0 || c.Drain < 0:
-		return errors.New("config: Poll and Drain are positive times")
+	case c.Poll < 0 || c.Drain < 0 || c.DrainWait < 0:
+		return errors.New("config: Poll, Drain and DrainWait are positive times")
 	case c.MaxConns < 0 || c.ConnsPerIP < 0:
 		return errors.New("config: MaxConns and ConnsPerIP are positive numbers")
 	case c.ReadBytes < 4*maxFile || c.ProduceBytes < 4*maxFile:
@@ -174,6 +177,7 @@ type Gateway struct {
 	producing *budget
 	peers     *peers
 	health    health
+	stopping  atomic.Bool
 	certs     *certificates
 
 	up        chan struct{} // closed when Run has loaded the sources

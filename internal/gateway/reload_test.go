@@ -205,3 +205,38 @@ func TestWhatAnotherGatewayKeepsIsFollowedForAWhile(t *testing.T) {
 		})
 	})
 }
+
+// A balancer sees that a gateway stops before the first connection is refused.
+func TestItIsNotReadyBeforeItCloses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, gateway.Config{DrainWait: 10 * time.Second}, map[string]string{"acme.yaml": acme})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended, ln := make(chan error, 1), newNowhere()
+		go func() { ended <- l.Run(ctx, ln) }()
+		<-l.Up()
+		if !l.Ready() {
+			t.Error("not ready")
+		}
+		cancel()
+		time.Sleep(9 * time.Second) //nolint:forbidigo // the bubble's clock
+		select {
+		case <-ln.closed:
+			t.Error("closed too early")
+		default:
+		}
+		if l.Ready() {
+			t.Error("ready while it stops")
+		}
+		l.want(signed(t, "msg_1", body), http.StatusOK)
+		time.Sleep(2 * time.Second) //nolint:forbidigo // the bubble's clock
+		select {
+		case <-ln.closed:
+		default:
+			t.Error("still open")
+		}
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -32,7 +32,7 @@ const (
 
 var emptyRequest = &signature.Request{}
 
-// Run loads the sources and answers on l until ctx ends; then requests end within Drain. It closes l, HTTP/1.1 and HTTP/2
+// Run loads the sources and answers on l until ctx ends, and for DrainWait more; then requests end within Drain. It closes l, HTTP/1.1 and HTTP/2
 // without TLS are spoken on it. Sources that cannot be loaded end Run, unless the registry is away: that is waited for.
 //
 // The publisher must outlive Run: [Gateway.Close] waits for what is on its way. Run is called once.
@@ -133,9 +133,9 @@ func (g *Gateway) probe(ctx context.Context) {
 
 // Ready reports whether webhooks should be sent here: the sources are loaded, and something got through to Kafka within
 // the last 30 s, or nothing was to get through. A gateway that answers 503 for a while is ready: whoever stands before it
-// would else answer in its place.
+// would else answer in its place. One that stops is not ready, although it answers for DrainWait.
 func (g *Gateway) Ready() bool {
-	return g.sources.Load() != nil && !g.health.deaf(time.Now())
+	return g.sources.Load() != nil && !g.stopping.Load() && !g.health.deaf(time.Now())
 }
 
 // Close waits until what is on its way has an outcome, or ctx ends. Call it after Run, and close the publisher after it,
@@ -181,6 +181,12 @@ func (g *Gateway) serveHTTP(ctx context.Context, l net.Listener) error {
 	case err := <-served:
 		return fmt.Errorf("serve webhooks on %s: %w", l.Addr(), err)
 	case <-ctx.Done():
+	}
+	g.stopping.Store(true)
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve webhooks on %s: %w", l.Addr(), err)
+	case <-time.After(g.cfg.DrainWait):
 	}
 	drain, cancel := context.WithTimeout(requests, g.cfg.Drain)
 	defer cancel()
