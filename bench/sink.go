@@ -29,6 +29,9 @@ import (
 // paid is the status of an order when it is written for the second time.
 const paid = "PAID"
 
+// settings are those of a server that is made for writing; commits wait for the disk, and pages are written whole.
+var settings = []string{"max_wal_size=4GB", "checkpoint_timeout=15min", "shared_buffers=512MB"}
+
 // connections are those that a sink has to its database, ours and the peer's.
 const connections = 2
 
@@ -49,6 +52,7 @@ func (w *work) sinkArms() []arm {
 		{"sink connect insert", "", w.connectInsert},
 		{"sink pg append", "sink connect insert", w.pg(sink.Table{Append: true})},
 		{"sink pg copy", "sink connect insert", w.pg(sink.Table{Append: true, NoDedupe: true})},
+		{"sink pg copy dedupe", "sink connect insert", w.dedupe},
 		{"sink sqlite append", "sink connect insert", w.sqlite},
 		{"sink parquet", "sink connect insert", w.parquet},
 		{"sink connect upsert", "", w.connectUpsert},
@@ -62,8 +66,16 @@ func (w *work) pg(t sink.Table) func(ctx context.Context, c kafka.Cluster, topic
 		t.Name, t.Event = fmt.Sprintf("sink_%d", time.Now().UnixNano()), Order{}.AvroName()
 		out := pgsink.New(w.sinks.pool, pgsink.Config{})
 		out.Table(t)
-		return errors.Join(w.sink(ctx, c, out, topic, n, k, 5000), w.drop(ctx, t.Name))
+		return errors.Join(w.sink(ctx, c, out, topic, n, k, sink.Config{}), w.drop(ctx, t.Name))
 	}
+}
+
+// dedupe is the copy with every event's id noted and looked up: what skipping a producer's repeats costs.
+func (w *work) dedupe(ctx context.Context, c kafka.Cluster, topic string, n int, k *clock) error {
+	t := sink.Table{Name: fmt.Sprintf("sink_%d", time.Now().UnixNano()), Event: Order{}.AvroName(), Append: true, NoDedupe: true}
+	out := pgsink.New(w.sinks.pool, pgsink.Config{})
+	out.Table(t)
+	return errors.Join(w.sink(ctx, c, out, topic, n, k, sink.Config{Dedupe: 24 * time.Hour}), w.drop(ctx, t.Name))
 }
 
 func (w *work) sqlite(ctx context.Context, c kafka.Cluster, topic string, n int, k *clock) error {
@@ -79,7 +91,7 @@ func (w *work) sqlite(ctx context.Context, c kafka.Cluster, topic string, n int,
 	defer func() { _ = db.Close() }()
 	out := sqlitesink.New(db, sqlitesink.Config{})
 	out.Table(sink.Table{Name: "orders", Event: Order{}.AvroName(), Append: true})
-	return w.sink(ctx, c, out, topic, n, k, 5000)
+	return w.sink(ctx, c, out, topic, n, k, sink.Config{})
 }
 
 func (w *work) parquet(ctx context.Context, c kafka.Cluster, topic string, n int, k *clock) error {
@@ -89,15 +101,16 @@ func (w *work) parquet(ctx context.Context, c kafka.Cluster, topic string, n int
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	// Files of 10,000 rows: with larger ones the first, which is not measured, would be half of the work.
-	return w.sink(ctx, c, parquetsink.New(parquetsink.Config{Dir: dir}), topic, n, k, 10_000)
+	return w.sink(ctx, c, parquetsink.New(parquetsink.Config{Dir: dir}), topic, n, k, sink.Config{Batch: 10_000})
 }
 
 // sink runs t until it has written n events. Joining the group and the first transaction are not measured, as the peer's are not.
-func (w *work) sink(ctx context.Context, c kafka.Cluster, t sink.Target, topic string, n int, k *clock, batch int) error {
+func (w *work) sink(ctx context.Context, c kafka.Cluster, t sink.Target, topic string, n int, k *clock, cfg sink.Config) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	o := &written{want: int64(n), clock: k, done: cancel}
-	err := sink.Run(ctx, c, w.registry, t, sink.Config{Name: group("sink"), Topics: []string{topic}, Batch: batch, Observer: o, CreateTopics: true})
+	cfg.Name, cfg.Topics, cfg.Observer, cfg.CreateTopics = group("sink"), []string{topic}, o, true
+	err := sink.Run(ctx, c, w.registry, t, cfg)
 	return all(n, o.events.Load(), err)
 }
 
@@ -143,10 +156,10 @@ func (w *work) prepareSinks(ctx context.Context, c kafka.Cluster, adm *kadm.Clie
 	if err := w.publishRows(ctx, c, w.sinks.rows, o.records); err != nil {
 		return fmt.Errorf("write the rows to read: %w", err)
 	}
-	if w.sinks.server, err = pgtest.Boot(ctx, pgtest.Config{Fsync: true}); err != nil {
+	if w.sinks.server, err = pgtest.Boot(ctx, pgtest.Config{Fsync: true, Settings: settings}); err != nil {
 		return err
 	}
-	w.sinks.version = "PostgreSQL " + w.sinks.server.Version
+	w.sinks.version = "PostgreSQL " + w.sinks.server.Version + ", fsync on, " + strings.Join(settings, ", ")
 	cfg, err := pgxpool.ParseConfig(w.sinks.server.DSN("postgres"))
 	if err != nil {
 		return err
