@@ -23,7 +23,7 @@ func (w *work) rawCopy(ctx context.Context, c kafka.Cluster, topic string, n int
 	return w.copyLoop(ctx, c, topic, n, k, func(r *kgo.Record) []kgo.RecordHeader { return r.Headers })
 }
 
-// rawStamped is rawCopy with the headers that a replay adds: the records it writes are a replay's, byte for byte.
+// rawStamped is rawCopy with the headers that a replay adds: the records it writes are a replay's, with the same headers.
 func (w *work) rawStamped(ctx context.Context, c kafka.Cluster, topic string, n int, k *clock) error {
 	replay, from := []byte("20261122-090000-abcdef"), []byte(topic)
 	return w.copyLoop(ctx, c, topic, n, k, func(r *kgo.Record) []kgo.RecordHeader {
