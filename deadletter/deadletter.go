@@ -37,9 +37,10 @@ const (
 	Panic        Class = "panic"        // the handler panicked
 	Timeout      Class = "timeout"      // the handler did not end in time
 	Rejected     Class = "rejected"     // the handler asked for the dead letters
+	Refused      Class = "refused"      // the database of a sink refused the row: a value that does not fit, a constraint
 )
 
-var classes = []Class{Poison, Incompatible, Handler, Panic, Timeout, Rejected}
+var classes = []Class{Poison, Incompatible, Handler, Panic, Timeout, Rejected, Refused}
 
 // Failure is why an event is given up.
 type Failure struct {

@@ -130,7 +130,7 @@ func (g *group) DeadLettered(id cursor.ID, _, class string) {
 // classes are the error classes of dead letters.
 var classes = []string{
 	string(deadletter.Poison), string(deadletter.Incompatible), string(deadletter.Handler), string(deadletter.Panic),
-	string(deadletter.Timeout), string(deadletter.Rejected),
+	string(deadletter.Timeout), string(deadletter.Rejected), string(deadletter.Refused),
 }
 
 // Assigned implements [consumer.Observer].

@@ -95,7 +95,7 @@ func TestWhatObserversHearIsWhatIsServed(t *testing.T) {
 		got["error_type=failed messaging_consumer_group_name=shipping messaging_operation_name=commit"] != 1 {
 		t.Errorf("commits are %v", got)
 	}
-	if got := s.series(t, "millrace_dlq_messages_total"); len(got) != 6 {
+	if got := s.series(t, "millrace_dlq_messages_total"); len(got) != 7 {
 		t.Errorf("every error class begins at 0, got %v", got)
 	}
 
@@ -179,7 +179,7 @@ func TestLabelsAreBounded(t *testing.T) {
 	bounds := map[string]int{
 		"topic": metrics.MaxTopics, "source_topic": metrics.MaxTopics, "messaging_destination_name": metrics.MaxTopics, "handler": metrics.MaxHandlers,
 		"consumergroup": metrics.MaxGroups, "messaging_consumer_group_name": metrics.MaxGroups, "subject": metrics.MaxSubjects, "verdict": 6,
-		"error_class": 6, "method": 10, "code": 3, "error_type": 8,
+		"error_class": 7, "method": 10, "code": 3, "error_type": 8,
 	}
 	values := map[string]map[string]bool{}
 	for name, f := range s.families {

@@ -189,6 +189,8 @@ type Plan struct {
 	Evolve bool
 	// Rebuild says that tables without positions are as good as new, and positions without tables are not.
 	Rebuild bool
+	// Shadow says that the tables are a replay's own: no rebuild replaces them.
+	Shadow bool
 }
 
 // Layout is a table with its columns: Columns has no row, and names and types of all columns in their order.

@@ -35,6 +35,8 @@ func (f Fold[T]) mustBeWhole() {
 	switch {
 	case f.Name == "" || f.By == nil:
 		panic("sink: a fold needs a Name and a key: By")
+	case reserved(f.Name):
+		panic("sink: fold " + f.Name + ": names that end in " + RebuildSuffix + " or " + oldSuffix + " are those of rebuilds")
 	case f.Window < 0 || f.Lateness < 0:
 		panic("sink: fold " + f.Name + " has a negative Window or Lateness")
 	case f.Late != consumer.Done && f.Late != consumer.Dropped && f.Late != consumer.DeadLettered && f.Late != consumer.Stopped:

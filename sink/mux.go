@@ -36,7 +36,8 @@ import (
 // The position, then the ids of Config.Dedupe in ascending order, the functions as they were registered, the folds by
 // name and each one's keys in ascending order, the tables by name and each one's rows by key. Two members that write the same
 // keys wait for each other and never in a circle, as long as functions lock in an order too; where they do not, the
-// database finds the deadlock and one of them tries again.
+// database finds the deadlock and one of them tries again. So it does while failing events are searched for, when parts of
+// a batch are written one after the other and each part in this order alone.
 //
 // # Errors
 //
@@ -180,7 +181,7 @@ func (m *Mux[Tx]) Open(ctx context.Context, dec consumer.Decoder, s Setup) (Writ
 	if err := w.layOut(ctx); err != nil {
 		return nil, err
 	}
-	plan := Plan{Sink: s.Sink, Dedupe: s.Dedupe > 0, Evolve: s.Evolve, Rebuild: s.Suffix == RebuildSuffix}
+	plan := Plan{Sink: s.Sink, Dedupe: s.Dedupe > 0, Evolve: s.Evolve, Rebuild: s.Suffix == RebuildSuffix, Shadow: s.Shadow != nil}
 	for _, f := range m.folds {
 		plan.Folds = append(plan.Folds, f.name+s.Suffix)
 	}
@@ -188,7 +189,11 @@ func (m *Mux[Tx]) Open(ctx context.Context, dec consumer.Decoder, s Setup) (Writ
 		plan.Tables = append(plan.Tables, Layout{Table: t.Table, Columns: t.empty})
 	}
 	if err := m.db.Prepare(ctx, plan); err != nil {
-		return nil, fmt.Errorf("prepare the target of sink %s: %w", s.Sink, err)
+		wrapped := fmt.Errorf("prepare the target of sink %s: %w", s.Sink, err)
+		if f := m.db.Fault(err); f == Away || f == Again {
+			return nil, Pause(wrapped)
+		}
+		return nil, wrapped
 	}
 	return w, nil
 }

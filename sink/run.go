@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -17,6 +18,7 @@ import (
 	"github.com/millrace/millrace/cursor"
 	"github.com/millrace/millrace/deadletter"
 	"github.com/millrace/millrace/internal/engine"
+	"github.com/millrace/millrace/internal/verdict"
 	"github.com/millrace/millrace/kafka"
 	"github.com/millrace/millrace/producer"
 )
@@ -61,6 +63,8 @@ func (c Config) validate() error {
 	switch {
 	case !sinkName.MatchString(c.Name):
 		return fmt.Errorf("sink: Config.Name %q: letters, digits, dot, underscore and hyphen", c.Name)
+	case reserved(c.Name):
+		return fmt.Errorf("sink: Config.Name %q: names that end in %s or %s are those of rebuilds", c.Name, RebuildSuffix, oldSuffix)
 	case len(c.Topics) == 0:
 		return errors.New("sink: Config.Topics is empty: name at least one topic")
 	case c.Batch < 0 || c.Batch > 1<<16:
@@ -81,6 +85,11 @@ func (c Config) validate() error {
 		}
 	}
 	return nil
+}
+
+// reserved reports whether a rebuild could give its own sink or table this name.
+func reserved(name string) bool {
+	return strings.HasSuffix(name, RebuildSuffix) || strings.HasSuffix(name, oldSuffix)
 }
 
 // name is that of the position rows and of the group.
@@ -132,11 +141,7 @@ func Run(ctx context.Context, c kafka.Cluster, dec consumer.Decoder, t Target, c
 
 // run is Run between its ends.
 func run(ctx context.Context, f engine.Feed, l logs, dec consumer.Decoder, t Target, cfg Config, letters graveyard) error {
-	w, err := t.Open(ctx, dec, Setup{
-		Sink: cfg.name(), Owner: owner(), Topics: cfg.Topics, Suffix: cfg.suffix(),
-		Dedupe: cfg.Dedupe, Observer: cfg.Observer, Log: cfg.Log,
-		Evolve: cfg.Evolve && !cfg.Rebuild, // one that goes on would leave a new column empty in all that it has written
-	})
+	w, err := open(ctx, dec, t, cfg)
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // asked to stop
 	}
@@ -157,6 +162,29 @@ func run(ctx context.Context, f engine.Feed, l logs, dec consumer.Decoder, t Tar
 		err = fmt.Errorf("%w: %s", err, rewind(cfg.name()))
 	}
 	return err
+}
+
+// open opens the target. One that is away is waited for, as it is later: a restart is no reason to end.
+func open(ctx context.Context, dec consumer.Decoder, t Target, cfg Config) (Writer, error) {
+	s := Setup{
+		Sink: cfg.name(), Owner: owner(), Topics: cfg.Topics, Suffix: cfg.suffix(),
+		Dedupe: cfg.Dedupe, Observer: cfg.Observer, Log: cfg.Log,
+		Evolve: cfg.Evolve && !cfg.Rebuild, // one that goes on would leave a new column empty in all that it has written
+	}
+	began := time.Now()
+	for try := 0; ; try++ {
+		w, err := t.Open(ctx, dec, s)
+		switch {
+		case err == nil && try > 0:
+			cfg.Log.Info("the target answers: the sink begins", zap.Duration("waited", time.Since(began)))
+		case consumer.VerdictOf(err).Kind != verdict.Pause:
+		case try == 0:
+			cfg.Log.Warn("the target cannot be opened now: the sink waits for it", zap.Error(err))
+		}
+		if consumer.VerdictOf(err).Kind != verdict.Pause || !sleep(ctx, jitter(min(firstWait<<min(try, 10), maxWait))) {
+			return w, err
+		}
+	}
 }
 
 // rewind is what a person does about a position that cannot be gone on from.

@@ -4,15 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/millrace/millrace/consumer"
 	"github.com/millrace/millrace/cursor"
@@ -314,6 +318,7 @@ func TestConfigIsRefusedByName(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]sink.Config{
 		"Name":     {Name: "an alytics", Topics: []string{"t"}},
+		"rebuilds": {Name: "a__v2", Topics: []string{"t"}},
 		"Topics":   {Name: "a"},
 		"repeated": {Name: "a", Topics: []string{"t", "t"}},
 		"Batch":    {Name: "a", Topics: []string{"t"}, Batch: -1},
@@ -396,5 +401,68 @@ func TestOpenSaysWhatIsMissing(t *testing.T) {
 				t.Errorf("Run: %v, want an error that says %q", err, name)
 			}
 		})
+	}
+}
+
+// away is a database that is away for its first answers.
+type away struct {
+	*sinktest.Memory
+	errs []error // one for each Prepare
+}
+
+func (a *away) Prepare(ctx context.Context, p sink.Plan) error {
+	if len(a.errs) == 0 {
+		return a.Memory.Prepare(ctx, p)
+	}
+	err := a.errs[0]
+	a.errs = a.errs[1:]
+	return err
+}
+
+// A database that goes away while a sink begins is waited for; one that is not as it must be ends Run.
+func TestRunWaitsForATargetThatIsAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log, seen := observer.New(zap.InfoLevel)
+		db := &away{sinktest.NewMemory(), []error{sinktest.ErrAway, sinktest.ErrDeadlock, sinktest.ErrAway, sinktest.ErrWrong}}
+		m := sink.NewMux[*sinktest.Tx](db)
+		sink.On(m, func(context.Context, *sinktest.Tx, []event.Of[placed]) error { return nil })
+		cfg := sink.Config{Name: "a", Topics: []string{"orders"}, Log: zap.New(log)}
+		if err := sink.RunOn(t.Context(), nil, nil, schemas.Memory(), m, cfg, nil); !errors.Is(err, sinktest.ErrWrong) {
+			t.Errorf("Run: %v, want the error that no waiting mends", err)
+		}
+		if len(db.errs) > 0 || seen.Len() != 1 {
+			t.Errorf("%d answers are left, and it logged %v: want none, and one line", len(db.errs), seen.All())
+		}
+		db.errs = slices.Repeat([]error{sinktest.ErrAway}, 1000)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := sink.RunOn(ctx, nil, nil, schemas.Memory(), m, cfg, nil); err != nil || len(db.errs) == 1000 {
+			t.Errorf("Run that is told to stop while it waits: %v", err)
+		}
+	})
+}
+
+// Names that a rebuild gives are nobody else's.
+func TestNamesOfRebuildsAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"orders__v2", "analytics.orders__old"} {
+		for what, f := range map[string]func(m *sink.Mux[*sinktest.Tx]){
+			"table": func(m *sink.Mux[*sinktest.Tx]) {
+				m.Table(sink.Table{Name: name, Event: "shop.OrderPlaced", Append: true})
+			},
+			"fold": func(m *sink.Mux[*sinktest.Tx]) {
+				sink.OnFold(m, sink.Fold[placed]{Name: name, By: func(event.Of[placed]) string { return "" }}, func(n int, _ event.Of[placed]) int { return n })
+			},
+		} {
+			func() {
+				defer func() {
+					if v := recover(); v == nil || !strings.Contains(fmt.Sprint(v), "rebuilds") {
+						t.Errorf("%s %s: %v, want it refused", what, name, v)
+					}
+				}()
+				f(sink.NewMux[*sinktest.Tx](sinktest.NewMemory()))
+			}()
+		}
 	}
 }

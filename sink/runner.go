@@ -27,8 +27,9 @@ const (
 	// firstWait and maxWait bound the waits for a target that is away; each is twice the last.
 	firstWait = 250 * time.Millisecond
 	maxWait   = 30 * time.Second
-	// letterTimeout bounds one try at a dead letter: a transaction may be open meanwhile.
-	letterTimeout = 15 * time.Second
+	// letterTimeout bounds one try at a dead letter: a transaction may be open meanwhile, and a database ends one that is
+	// idle for longer (pgsink.Config.Idle).
+	letterTimeout = 10 * time.Second
 )
 
 // keptElsewhere is the metadata of the commits that report the positions of a sink.
@@ -213,6 +214,7 @@ const logAppendTime = 1
 func class(err error) deadletter.Class {
 	_, panicked := errors.AsType[*consumer.PanicError](err)
 	_, poisoned := errors.AsType[*poison](err)
+	_, refused := errors.AsType[*refusedError](err)
 	switch {
 	case panicked:
 		return deadletter.Panic
@@ -220,6 +222,8 @@ func class(err error) deadletter.Class {
 		return deadletter.Poison
 	case consumer.VerdictOf(err).Kind == verdict.DeadLetter:
 		return deadletter.Rejected
+	case refused:
+		return deadletter.Refused
 	case errors.Is(err, context.DeadlineExceeded):
 		return deadletter.Timeout
 	default:

@@ -44,7 +44,8 @@ import (
 
 // Target is where a sink writes: a [Mux] over a database, or a directory of Parquet files.
 type Target interface {
-	// Open makes the target ready for a sink: what it needs is created or compared. An error ends Run.
+	// Open makes the target ready for a sink: what it needs is created or compared. An error ends Run, but one of [Pause]:
+	// Run logs it and opens the target again, until that works or ctx ends.
 	Open(ctx context.Context, dec consumer.Decoder, s Setup) (Writer, error)
 }
 

@@ -51,6 +51,8 @@ func (t *Table) validate() error {
 	switch {
 	case t.Name == "" || t.Event == "":
 		return errors.New("a table needs a Name and an Event")
+	case reserved(t.Name):
+		return fmt.Errorf("table %s: names that end in %s or %s are those of rebuilds", t.Name, RebuildSuffix, oldSuffix)
 	case t.Append && len(t.Key) > 0:
 		return fmt.Errorf("table %s: an appended table has no Key", t.Name)
 	case !t.Append && len(t.Key) == 0:

@@ -237,11 +237,15 @@ func (k *work[Tx]) search(ctx context.Context, tx Tx, from, to int) error {
 	}
 	if to-from == 1 {
 		handler := "target"
+		data := k.db.Fault(err) == Data
 		if f, ok := errors.AsType[*funcError](err); ok {
 			handler, err = f.name, f.err
 			if each := consumer.VerdictOf(err).Each; len(each) == 1 {
 				err = each[0]
 			}
+		}
+		if data {
+			err = &refusedError{err}
 		}
 		k.setAside(from, handler, err)
 		return nil

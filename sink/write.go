@@ -236,6 +236,12 @@ type funcError struct {
 func (e *funcError) Error() string { return fmt.Sprintf("%s: %v", e.name, e.err) }
 func (e *funcError) Unwrap() error { return e.err }
 
+// refusedError is a row that the database refuses.
+type refusedError struct{ err error }
+
+func (e *refusedError) Error() string { return e.err.Error() }
+func (e *refusedError) Unwrap() error { return e.err }
+
 // passed is an error that Write returns as it is, on its way out of a transaction.
 type passed struct{ err error }
 

@@ -114,11 +114,12 @@ The file says what goes where:
       columns: [order_id, cents, {country: customer.country}]    # or all, without
 
 Further: start (a position; start without), batch (events of a transaction), wait, dedupe: 24h (a producer's repeat is skipped),
-evolve: true (columns that a schema gets are added), attempts, schema below into. Parquet needs no tables: each topic has a
+evolve: true (columns that a schema gets are added), attempts; below into, with postgres, schema and timeout: 5m (of a transaction). Parquet needs no tables: each topic has a
 folder; one table may say which event and columns.
 
 It runs until it is told to stop. Run as many as there are partitions: they share them out. What does not decode, and what
-the database refuses, goes to the dead letters; a database that is away is waited for.`,
+the database refuses, goes to the dead letters, <topic>.<sink>.dlq: those topics must exist, or --create-topics makes them. A
+database that is away is waited for.`,
 		Example: "  millrace sink -f sink.yaml\n  millrace sink -f sink.yaml --metrics :9090",
 		Args:    noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {

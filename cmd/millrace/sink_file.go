@@ -49,10 +49,11 @@ type sinkFile struct {
 
 // sinkInto is where rows go: one of the three.
 type sinkInto struct {
-	dsn     string // of PostgreSQL, as the file has it: env:NAME or file:PATH where it holds a password
-	schema  string // of PostgreSQL
-	sqlite  string // the database's file
-	parquet string // the folder
+	dsn     string        // of PostgreSQL, as the file has it: env:NAME or file:PATH where it holds a password
+	schema  string        // of PostgreSQL
+	timeout time.Duration // of a transaction of PostgreSQL; 0 is the default
+	sqlite  string        // the database's file
+	parquet string        // the folder
 	line    int
 }
 
@@ -173,6 +174,8 @@ func (s *sinkFile) target(key, value *yaml.Node) error {
 			return nil
 		case "schema":
 			return s.text(key, value, &s.into.schema)
+		case "timeout":
+			return s.duration(key, value, &s.into.timeout)
 		case "sqlite":
 			given++
 			return s.text(key, value, &s.into.sqlite)
@@ -180,7 +183,7 @@ func (s *sinkFile) target(key, value *yaml.Node) error {
 			given++
 			return s.text(key, value, &s.into.parquet)
 		default:
-			return s.fault(key, "%s is not known: into has one of postgres, sqlite and parquet, and with postgres a schema", key.Value)
+			return s.fault(key, "%s is not known: into has one of postgres, sqlite and parquet, and with postgres a schema and a timeout", key.Value)
 		}
 	})
 	switch {
@@ -190,6 +193,8 @@ func (s *sinkFile) target(key, value *yaml.Node) error {
 		return s.fault(key, "into names %d targets: one of postgres, sqlite and parquet", given)
 	case s.into.schema != "" && s.into.dsn == "":
 		return s.fault(key, "schema belongs to postgres alone")
+	case s.into.timeout != 0 && s.into.dsn == "":
+		return s.fault(key, "timeout belongs to postgres alone")
 	}
 	return nil
 }
@@ -224,6 +229,8 @@ func (s *sinkFile) table(n *yaml.Node) error {
 		return err
 	case t.Name == "" || t.Event == "":
 		return s.fault(n, "a table has a name, and an event: the full name of the type whose events become rows")
+	case strings.HasSuffix(t.Name, sink.RebuildSuffix) || strings.HasSuffix(t.Name, oldSuffix):
+		return s.fault(n, "table %s: names that end in %s or %s are those of rebuilds", t.Name, sink.RebuildSuffix, oldSuffix)
 	case len(t.Key) == 0 && !t.Append:
 		return s.fault(n, "table %s has no key: write the columns of its primary key, or append: true for one row of each event", t.Name)
 	case len(t.Key) > 0 && t.Append:

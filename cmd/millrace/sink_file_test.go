@@ -64,6 +64,18 @@ func TestASinksFileForParquet(t *testing.T) {
 	}
 }
 
+func TestASinksFileForPostgres(t *testing.T) {
+	t.Parallel()
+	text := strings.Replace(sinkYAML, "sqlite: data/analytics.db", "postgres: env:DSN\n  schema: shop\n  timeout: 5m", 1)
+	s, err := parseSink("sink.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.into.dsn != "env:DSN" || s.into.schema != "shop" || s.into.timeout != 5*time.Minute {
+		t.Errorf("got %+v", s.into)
+	}
+}
+
 // Each fault is told with its line and what is allowed.
 func TestASinksFileWithFaults(t *testing.T) {
 	t.Parallel()
@@ -80,6 +92,9 @@ func TestASinksFileWithFaults(t *testing.T) {
 		{"a password", "sqlite: data/analytics.db", "postgres: postgres://u:hunter2@db/x", "sink.yaml:4: postgres has a password in it"},
 		{"a password as a key", "sqlite: data/analytics.db", "postgres: host=db password=hunter2", "sink.yaml:4: postgres has a password in it"},
 		{"a schema of SQLite", "sqlite: data/analytics.db", "sqlite: data/analytics.db\n  schema: x", "schema belongs to postgres"},
+		{"a timeout of SQLite", "sqlite: data/analytics.db", "sqlite: data/analytics.db\n  timeout: 5m", "timeout belongs to postgres"},
+		{"a timeout", "sqlite: data/analytics.db", "postgres: env:DSN\n  timeout: long", "sink.yaml:5: timeout is a duration"},
+		{"a name of a rebuild", "name: order_log", "name: orders__v2", "names that end in __v2 or __old"},
 		{"a time", `start: "-1h"`, "start: yesterday-ish", "sink.yaml:5: start: "},
 		{"a duration", "wait: 20ms", "wait: 20", "sink.yaml:7: wait is a duration"},
 		{"a count", "batch: 1000", "batch: many", "sink.yaml:6: batch is a number from 1"},

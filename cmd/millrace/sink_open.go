@@ -57,7 +57,7 @@ func (s *sinkFile) open(ctx context.Context, getenv func(string) string, exists 
 		return nil, hint(fmt.Errorf("reach PostgreSQL at %s:%d: %w", cfg.ConnConfig.Host, cfg.ConnConfig.Port, err),
 			"see that it runs, and that the DSN says where:  psql \"$DSN\" -c 'select 1'")
 	}
-	m := pgsink.New(pool, pgsink.Config{Schema: s.into.schema})
+	m := pgsink.New(pool, pgsink.Config{Schema: s.into.schema, Timeout: s.into.timeout})
 	for _, t := range s.tables {
 		m.Table(t)
 	}

@@ -73,6 +73,12 @@ func faultOf(pg *pgconn.PgError) sink.Fault {
 	return classes[pg.Code[:2]]
 }
 
+// statementTimeout reports whether the database has ended a statement that took longer than it may.
+func statementTimeout(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.Code == "57014" && strings.Contains(pg.Message, "statement timeout")
+}
+
 func ownPartitionMissing(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && ownPartition(pg)

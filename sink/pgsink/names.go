@@ -11,6 +11,8 @@ const (
 	seenTable    = "millrace_sink_seen"
 	// maxName is how many bytes of a name PostgreSQL keeps; it cuts off the rest without an error.
 	maxName = 63
+	// oldSuffix is the longest that a swap puts behind a table's name.
+	oldSuffix = "__old"
 )
 
 // split is a table's schema and name: "analytics.orders", or "orders" in the sink's schema.

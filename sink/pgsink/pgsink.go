@@ -40,7 +40,8 @@ type Config struct {
 	// Schema holds the sink's own tables, and those whose name has no schema. It is created where it does not exist.
 	// Defaults to "public".
 	Schema string
-	// Timeout bounds a transaction, with what functions do in it. Defaults to one minute.
+	// Timeout bounds a transaction, with what functions do in it. A batch that always needs longer waits for ever, and the
+	// log says so: take a smaller [sink.Config.Batch], or a larger Timeout. Defaults to one minute.
 	Timeout time.Duration
 	// Idle is how long a transaction may be without a statement before the database ends it, so that a member that
 	// sleeps does not keep its rows from others. A function that waits for something else, and the acknowledgement of a
@@ -113,6 +114,12 @@ func (d *db) InTx(ctx context.Context, f func(ctx context.Context, tx pgx.Tx) er
 }
 
 func (d *db) inTx(ctx context.Context, f func(ctx context.Context, tx pgx.Tx) error) (err error) {
+	whole := ctx
+	defer func() {
+		if late := errors.Is(ctx.Err(), context.DeadlineExceeded) && whole.Err() == nil; err != nil && (late || statementTimeout(err)) {
+			err = fmt.Errorf("a transaction took longer than Timeout (%s): where the database is not just slow for a while, take a smaller batch or a larger Timeout: %w", d.cfg.Timeout, err)
+		}
+	}()
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
 	defer cancel()
 	tx, err := d.pool.BeginTx(ctx, pgx.TxOptions{BeginQuery: d.begin})

@@ -15,6 +15,9 @@ import (
 
 // Prepare implements [sink.DB], in one transaction: all of the plan or nothing.
 func (d *db) Prepare(ctx context.Context, p sink.Plan) error {
+	if err := d.checkRoom(p); err != nil {
+		return fmt.Errorf("prepare the tables of sink %s: %w", p.Sink, err)
+	}
 	err := d.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		if err := d.alone(ctx, tx); err != nil {
 			return err
@@ -66,11 +69,7 @@ func (d *db) whole(ctx context.Context, tx pgx.Tx, p sink.Plan) error {
 	if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM `+d.offsets+` WHERE sink = $1)`, pgx.QueryExecModeExec, p.Sink).Scan(&began); err != nil || !began {
 		return err
 	}
-	names := slices.Clone(p.Folds)
-	for _, l := range p.Tables {
-		names = append(names, l.Name)
-	}
-	for _, name := range names {
+	for _, name := range tablesOf(p) {
 		if there, err := d.exists(ctx, tx, name); err != nil {
 			return err
 		} else if !there {
@@ -130,6 +129,29 @@ func (d *db) prepareFold(ctx context.Context, tx pgx.Tx, name string) error {
 		}
 	}
 	return nil
+}
+
+// checkRoom refuses names that leave no room for what a rebuild calls the table that it replaces.
+func (d *db) checkRoom(p sink.Plan) error {
+	if p.Shadow {
+		return nil
+	}
+	for _, table := range tablesOf(p) {
+		_, name := d.split(table)
+		if live := strings.TrimSuffix(name, sink.RebuildSuffix); len(live) > maxName-len(oldSuffix) {
+			return fmt.Errorf("%w: %q is too long a name: PostgreSQL has names of at most %d bytes, and a rebuild calls the old table %s%s", errWrong, live, maxName, live, oldSuffix)
+		}
+	}
+	return nil
+}
+
+// tablesOf are the names of a plan's folds and tables.
+func tablesOf(p sink.Plan) []string {
+	names := slices.Clone(p.Folds)
+	for _, l := range p.Tables {
+		names = append(names, l.Name)
+	}
+	return names
 }
 
 // checkName refuses names that PostgreSQL would cut off in silence.

@@ -304,7 +304,7 @@ func TestRealNamesThatPostgresWouldCut(t *testing.T) {
 	t.Parallel()
 	db := pgsink.NewDB(pool(t, pgtest.DB(t)), pgsink.Config{})
 	long := strings.Repeat("n", 64)
-	for _, table := range []sink.Table{{Name: long, Key: []string{"id"}}, {Name: "t", Key: []string{"missing"}}} {
+	for _, table := range []sink.Table{{Name: long, Key: []string{"id"}}, {Name: long[:59], Key: []string{"id"}}, {Name: "t", Key: []string{"missing"}}} {
 		if err := prepare(t, db, false, &table, []schemas.Column{field("id", schemas.KindString, false)}); db.Fault(err) != sink.Wrong {
 			t.Errorf("%v", err)
 		}
@@ -490,8 +490,8 @@ func TestRealSilentDatabase(t *testing.T) {
 		_, err := m.Write(ctx, tx, &table, rows, nil)
 		return err
 	})
-	if !errors.Is(err, context.DeadlineExceeded) || db.Fault(err) != sink.Away {
-		t.Errorf("got %v, a fault of %s, want a deadline, away", err, db.Fault(err))
+	if !errors.Is(err, context.DeadlineExceeded) || db.Fault(err) != sink.Away || !strings.Contains(err.Error(), "a smaller batch or a larger Timeout") {
+		t.Errorf("got %v, a fault of %s, want a deadline, away, and what to do when it is always so", err, db.Fault(err))
 	}
 	if err := s.Resume(); err != nil {
 		t.Fatal(err)
