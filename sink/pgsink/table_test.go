@@ -615,3 +615,57 @@ func TestRealSwapNamesWhatIsInTheWay(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A swap locks position rows in the order of claims, that of bytes, whatever the collation of the database: one that
+// waits for the first row holds none of those behind it.
+func TestRealSwapLocksInTheOrderOfClaims(t *testing.T) {
+	t.Parallel()
+	p := pool(t, pgtest.DB(t))
+	db := pgsink.NewDB(p, pgsink.Config{})
+	columns := []schemas.Column{field("id", schemas.KindString, false)}
+	if err := prepare(t, db, false, &sink.Table{Name: "t__v2", Key: []string{"id"}}, columns); err != nil {
+		t.Fatal(err)
+	}
+	// In it a stands before B.
+	if _, err := p.Exec(t.Context(), `ALTER TABLE millrace_sink_offsets ALTER COLUMN topic TYPE text COLLATE "en-x-icu"`); err != nil {
+		t.Skip(err)
+	}
+	ids := []cursor.ID{{Reader: "a__v2", Topic: "B"}, {Reader: "a__v2", Topic: "a"}}
+	if _, err := db.Claim(t.Context(), "me", ids, map[cursor.ID]int64{ids[0]: 0, ids[1]: 0}); err != nil {
+		t.Fatal(err)
+	}
+	for name, f := range map[string]func(s sink.Swap) error{
+		"discard": func(s sink.Swap) error { return db.Discard(t.Context(), s) },
+		"swap":    func(s sink.Swap) error { return db.Swap(t.Context(), s) },
+	} {
+		tx, err := p.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.Exec(t.Context(), `SELECT FROM millrace_sink_offsets WHERE topic = 'B' FOR UPDATE`); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() {
+			ended <- f(sink.Swap{Into: "a", From: "a__v2", Tables: []sink.Renamed{{Name: "t", New: "missing", Old: "t__old"}}})
+		}()
+		eventually(t, func() error {
+			var waits bool
+			err := p.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waits)
+			if err == nil && !waits {
+				err = errors.New("nobody waits")
+			}
+			return err
+		})
+		if tag, err := tx.Exec(t.Context(), `SELECT FROM millrace_sink_offsets WHERE topic = 'a' FOR UPDATE SKIP LOCKED`); err != nil || tag.RowsAffected() != 1 {
+			t.Errorf("%s holds the last row while it waits for the first: %v, %v", name, tag, err)
+		}
+		if err := tx.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		<-ended // there is no such table: the next one finds the rows
+		if _, err := db.Claim(t.Context(), "me", ids, map[cursor.ID]int64{ids[0]: 0, ids[1]: 0}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
