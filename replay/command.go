@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/millrace/millrace/consumer"
@@ -55,6 +56,9 @@ func (c *command) Deliver(ctx context.Context, e event.Event) error {
 		return nil
 	}
 	exit, ran := errors.AsType[*exec.ExitError](err)
+	if errors.Is(err, syscall.E2BIG) {
+		return consumer.DeadLetter(fmt.Errorf("run %s: the event's key or attributes are too long for variables: %w", c.name, err))
+	}
 	if !ran && cmd.Process == nil {
 		return consumer.Stop(fmt.Errorf("run %s: %w", c.name, err))
 	}

@@ -47,6 +47,24 @@ type mark struct {
 	Head    *head `json:"head,omitempty"`
 }
 
+// text is the metadata, without the escapes of HTML: filters are full of what it would escape.
+func (m mark) text() (string, error) {
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(m); err != nil {
+		return "", err //nolint:wrapcheck // save says what it was for
+	}
+	return strings.TrimSuffix(b.String(), "\n"), nil
+}
+
+// noteSize is how much of a commit a note takes.
+func noteSize(note string) int {
+	with, _ := mark{Head: &head{Note: note}}.text() // strings and numbers alone
+	without, _ := mark{Head: &head{}}.text()
+	return len(with) - len(without)
+}
+
 // parseMark reads the metadata of a commit at an offset. What is no replay's, or lies outside of its span, was not
 // written by one.
 func parseMark(at int64, meta string) (mark, bool) {
@@ -193,14 +211,14 @@ func (s *kafkaStore) save(ctx context.Context, id string, h head, first Span, sp
 	group := groupPrefix + id
 	offsets := kadm.Offsets{}
 	add := func(p Span, h *head) error {
-		meta, err := json.Marshal(mark{Version: 1, From: p.From, Until: p.Until, Head: h})
+		meta, err := mark{Version: 1, From: p.From, Until: p.Until, Head: h}.text()
 		if err != nil {
 			return fmt.Errorf("commit progress of replay %s: %w", id, err)
 		}
 		if len(meta) > maxMetadata {
 			return fmt.Errorf("commit progress of replay %s: %d bytes are more than a commit holds: Config.Note must be shorter", id, len(meta))
 		}
-		offsets.Add(kadm.Offset{Topic: p.Topic, Partition: p.Partition, At: p.Position, LeaderEpoch: -1, Metadata: string(meta)})
+		offsets.Add(kadm.Offset{Topic: p.Topic, Partition: p.Partition, At: p.Position, LeaderEpoch: -1, Metadata: meta})
 		return nil
 	}
 	for _, p := range spans {

@@ -46,6 +46,8 @@ var (
 	ErrLoop = errors.New("the target is a topic that is read")
 	// ErrMismatch says that the id is that of a replay of other topics, of another set or with another note.
 	ErrMismatch = errors.New("this id is that of another replay")
+	// ErrLongNote says that what a replay is does not fit into its progress.
+	ErrLongNote = errors.New("shorten what the replay is, or keep no progress")
 	// ErrNotFound says that there is no progress of a replay.
 	ErrNotFound = errors.New("there is no such replay")
 )
@@ -126,8 +128,8 @@ type Config struct {
 
 	// Untracked keeps no progress: nothing is written, and nothing can go on.
 	Untracked bool
-	// Note is kept with the progress, at most 2,000 bytes: what it takes to make this Config again. A run with another
-	// note is refused.
+	// Note is kept with the progress, at most 2,500 bytes as a JSON string: what it takes to make this Config again. A run
+	// with another note is refused.
 	Note string
 	// Report, if set, is called about once a second, and at the end. It must return quickly.
 	Report func(Summary)
@@ -149,7 +151,7 @@ const (
 	defaultWindow  = 50_000
 	defaultTimeout = 30 * time.Second
 	defaultDrain   = 10 * time.Second
-	maxNote        = 2000
+	maxNote        = 2500
 	maxKeys        = 1 << 12
 	maxWindow      = 1 << 22
 )
@@ -193,8 +195,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("replay: Config.Window: %d is not between 1 and %d", c.Window, maxWindow)
 	case len(c.Retry.Deferred) > 0:
 		return errors.New("replay: Config.Retry.Deferred: a replay tries again in place")
-	case len(c.Note) > maxNote:
-		return fmt.Errorf("replay: Config.Note has %d bytes; at most %d are kept", len(c.Note), maxNote)
+	case !c.Untracked && noteSize(c.Note) > maxNote:
+		return fmt.Errorf("replay: Config.Note has %d bytes as JSON; at most %d are kept: %w", noteSize(c.Note), maxNote, ErrLongNote)
 	}
 	return nil
 }

@@ -141,6 +141,11 @@ func TestIntoACommand(t *testing.T) {
 	if err := replay.Command(nil, nil, "true").Deliver(t.Context(), large); err != nil {
 		t.Errorf("a command need not read what it is given: %v", err)
 	}
+	long := e
+	long.Key = bytes.Repeat([]byte("k"), 1<<20)
+	if v := consumer.VerdictOf(replay.Command(nil, nil, "true").Deliver(t.Context(), long)); v.Kind != consumer.DeadLettered {
+		t.Errorf("a key that no variable can hold: %+v", v)
+	}
 	if v := consumer.VerdictOf(replay.Command(nil, nil, "no-such-command-here").Deliver(t.Context(), e)); v.Kind != consumer.Stopped {
 		t.Errorf("no such command: %v", v.Kind)
 	}
