@@ -160,7 +160,9 @@ func (c *copying) describe(ctx context.Context, args []string) error {
 	} else {
 		c.spec.Copy, c.spec.Into = args[0], args[1]
 		if c.cfg.ID != "" {
-			if _, err := replay.Find(ctx, c.cluster, c.cfg.ID); !errors.Is(err, replay.ErrNotFound) {
+			if _, err := replay.Find(ctx, c.cluster, c.cfg.ID); err != nil && !errors.Is(err, replay.ErrNotFound) {
+				return err
+			} else if err == nil {
 				return hint(refused(fmt.Errorf("there is a copy or a replay %s already", c.cfg.ID)), "go on with it:  millrace copy --resume "+c.cfg.ID)
 			}
 		}
@@ -260,8 +262,7 @@ func partitionsOf(ctx context.Context, c kafka.Cluster, topic string) (int, erro
 
 // copyAll copies, and says how it went.
 func (c *copying) copyAll(ctx context.Context) (replay.Summary, error) {
-	began := c.now()
-	c.cfg.Report = func(s replay.Summary) { c.show(s, began) }
+	c.cfg.Report = c.show
 	s, err := replay.Run(ctx, c.cluster, c.target, c.cfg)
 	c.bar.clear()
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWait)

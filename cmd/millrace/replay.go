@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -78,7 +79,7 @@ func (f *replayFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.dryRun, "dry-run", false, "say what would be done: how many events, over which time, how long it takes")
 	fs.BoolVar(&f.noProgress, "no-progress", false, "keep no progress: nothing is written to the cluster that is read, and nothing can go on")
 	fs.StringVar(&f.IntoContext, "into-context", "", "the topic of --into is in this named `cluster`")
-	fs.StringArrayVar(&f.requestHeaders, "request-header", nil, "add a header to each request, `name=value`; may be repeated")
+	fs.StringArrayVar(&f.requestHeaders, "request-header", nil, "add a header to each request, `name=value`; may be repeated, and is not kept for --resume")
 	fs.StringVar(&f.Sign, "sign", "", "send webhooks to a URL as they came, with their `original` signature or signed anew by this scheme")
 	fs.StringArrayVar(&f.Secrets, "secret", nil, "where the key of --sign is: env:`NAME` or file:PATH; may be repeated")
 	fs.BoolVar(&f.AllowLoop, "allow-loop", false, "allow --into a topic that is read")
@@ -148,6 +149,8 @@ type replaying struct {
 	target  replay.Target
 	close   func(context.Context) error // the target's
 	bar     *progress
+	since   time.Time // the first that was shown of the progress,
+	before  int64     // and how far it was then
 }
 
 func (a *app) replay(cmd *cobra.Command, topics []string, f replayFlags) error {
@@ -215,6 +218,9 @@ func (r *replaying) check(given *pflag.FlagSet, topics []string) error {
 		return errors.New("--from-group and --from say the same: use one way")
 	case f.Into == "" && !f.dryRun:
 		return hint(errors.New("say where to"), "--into topic:NAME", "--into https://…", "--into exec:COMMAND", "--into stdout")
+	case hasPassword(f.Into):
+		return hint(errors.New("the URL of --into has a password in it, which the progress would keep for all to see"),
+			"give it by a header, which is kept nowhere and is given again with --resume:  --request-header 'Authorization=Basic …'")
 	case (f.Sign != "" || len(f.Secrets) > 0) && !strings.HasPrefix(f.Into, "http"):
 		return errors.New("--sign and --secret are for --into a URL")
 	case f.Sign == "" && len(f.Secrets) > 0:
@@ -223,6 +229,12 @@ func (r *replaying) check(given *pflag.FlagSet, topics []string) error {
 		return fmt.Errorf("--clock %s: allowed are record, event", f.Clock)
 	}
 	return nil
+}
+
+// hasPassword reports whether a target is a URL with a user in it.
+func hasPassword(into string) bool {
+	u, err := url.Parse(into)
+	return err == nil && strings.HasPrefix(u.Scheme, "http") && u.User != nil
 }
 
 // mayDeliver asks for the name of a production context where something is written, and refuses a read-only one.

@@ -148,7 +148,6 @@ func (r *replaying) stdout(d *decoder) replay.Target {
 
 // run replays, and says how it went.
 func (r *replaying) run(ctx context.Context) error {
-	began := r.now()
 	if r.spec.Into == "stdout" {
 		r.cfg.Keys = 1
 		if err := r.formats("table", "json", "jsonl", "raw"); err != nil {
@@ -157,7 +156,7 @@ func (r *replaying) run(ctx context.Context) error {
 	} else if err := r.formats("table", "json"); err != nil {
 		return err
 	}
-	r.cfg.Report = func(s replay.Summary) { r.show(s, began) }
+	r.cfg.Report = r.show
 	s, err := replay.Run(ctx, r.cluster, r.target, r.cfg)
 	r.bar.clear()
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWait)
@@ -192,21 +191,27 @@ func replayError(ctx context.Context, err error) error {
 		return hint(refused(err), "see who has it:  millrace replay ls", "a run that died on another machine lets go of it after 15 seconds")
 	case errors.Is(err, replay.ErrLoop):
 		return hint(refused(err), "name another topic, or, if that is what you mean:  --allow-loop")
+	case errors.Is(err, replay.ErrLongNote):
+		return hint(usage(errors.New("the names and filters are longer than what a replay's progress can hold")),
+			"name fewer topics, or shorten --where", "keep no progress:  --no-progress", "or take it in two steps:  millrace find … --save FILE; millrace replay --set FILE …")
 	case errors.Is(err, replay.ErrMismatch):
 		return hint(refused(err), "call this replay by another name:  --id NAME")
 	}
 	return err
 }
 
-// show draws the progress of a run, with what is left of it.
-func (r *replaying) show(s replay.Summary, began time.Time) {
+// show draws the progress of a run, with how long what is left takes at the pace of this run.
+func (r *replaying) show(s replay.Summary) {
 	passed, total := s.Progress()
 	if total == 0 || !r.bar.on {
 		return
 	}
+	if r.since.IsZero() {
+		r.since, r.before = r.now(), passed
+	}
 	left := "…"
-	if took := r.now().Sub(began); passed > 0 && took > 0 {
-		left = age(time.Duration(float64(took)*float64(total-passed)/float64(passed))) + " left"
+	if took := r.now().Sub(r.since); passed > r.before && took > 0 {
+		left = age(time.Duration(float64(took)*float64(total-passed)/float64(passed-r.before))) + " left"
 	}
 	r.bar.show("%s of %s offsets (%d %%), %s delivered, %s", number(passed), number(total), 100*passed/total, number(s.Delivered), left)
 }
@@ -287,8 +292,7 @@ func (r *replaying) dryRun(ctx context.Context) error {
 	if err := r.formats("table", "json"); err != nil {
 		return err
 	}
-	began := r.now()
-	r.cfg.Report = func(s replay.Summary) { r.show(s, began) }
+	r.cfg.Report = r.show
 	s, err := replay.Plan(ctx, r.cluster, r.cfg)
 	r.bar.clear()
 	if err != nil {

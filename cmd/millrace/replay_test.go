@@ -107,6 +107,8 @@ func TestReplayRefusals(t *testing.T) {
 		"replay shop.orders --from start --into http:":               "URL",
 		"replay shop.orders --from start --into stdout --clock sun":  "record, event",
 		"replay shop.orders --from start --from-group g --into x":    "use one way",
+		"replay shop.orders --from start --into http://me:pw@x/":     "--request-header",
+		"replay shop.orders --from start --into stdout --id long --where true" + strings.Repeat("&&true", 500): "--no-progress",
 	} {
 		r := w.want(t, codeUsage, strings.Fields(line)...)
 		has(t, line, r.err, says, "→")
