@@ -67,8 +67,8 @@ kafka: build ## a real Apache Kafka on free loopback ports, without Docker; ARGS
 
 .PHONY: postgres
 postgres: ## a real PostgreSQL on a free loopback port, without Docker; ARGS="-dir DIR" keeps its data
-	@$(GO) build -o bin/postgres ./internal/pgtest/postgres
-	@exec bin/postgres $(ARGS)
+	@$(GO) build -o bin/pgserver ./internal/pgtest/postgres
+	@exec bin/pgserver $(ARGS)
 
 .PHONY: flights
 flights: build ## 336,776 real flights: published, consumed in a group, aggregated, compared with the file

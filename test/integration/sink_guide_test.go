@@ -52,7 +52,7 @@ func (s *shell) tables(t *testing.T, line, file string) {
 func sinkNeedsNoCode(s *shell) {
 	t := s.step
 	const file = "examples/shop/sink.yaml"
-	s.tables(t, "sink -f "+file, file)
+	s.tables(t, "sink -f "+file+" --create-topics", file)
 	out, _ := s.run(t, 0, "bin/millrace sink describe -f "+file, "")
 	has(t, "describe", out, "TOPIC", "shop.orders", "LAG", "WATERMARK")
 }
@@ -78,6 +78,7 @@ func TestRealCommandsOfTheSinkGuide(t *testing.T) {
 	for _, l := range lines {
 		line := strings.TrimSpace(l[1])
 		_, file, _ := strings.Cut(line, "-f ")
+		file, _, _ = strings.Cut(file, " ")
 		switch {
 		case strings.HasPrefix(line, "sink -f "):
 			s.tables(t, line, file)
