@@ -35,7 +35,10 @@ const (
 	// commitAll is how often partitions are committed that have not moved: a group's offsets expire one by one.
 	commitAll     = time.Hour
 	commitTimeout = 5 * time.Second
-	maxMetadata   = 4096 // offset.metadata.max.bytes, as Kafka ships it
+	// A coordinator that is away is looked for so often, and so far apart.
+	coordinatorLooks = 40
+	coordinatorWait  = 250 * time.Millisecond
+	maxMetadata      = 4096 // offset.metadata.max.bytes, as Kafka ships it
 )
 
 // mark is the metadata of a commit: what the partition's span was when the replay began, and on the first partition
@@ -169,6 +172,12 @@ func (s *kafkaStore) close() { s.client.Close() }
 func (s *kafkaStore) load(ctx context.Context, id string) (*frozen, error) {
 	group := groupPrefix + id
 	commits, err := s.admin.FetchOffsets(ctx, group)
+	for range coordinatorLooks { // the first group of a new cluster has none yet
+		if !errors.Is(err, kerr.CoordinatorNotAvailable) && !errors.Is(err, kerr.CoordinatorLoadInProgress) || !sleep(ctx, coordinatorWait) {
+			break
+		}
+		commits, err = s.admin.FetchOffsets(ctx, group)
+	}
 	if errors.Is(err, kerr.GroupIDNotFound) {
 		return nil, nil //nolint:nilnil // no progress is no error
 	}

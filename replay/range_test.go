@@ -7,10 +7,14 @@ import (
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace/millrace/consumer"
 	"github.com/millrace/millrace/event"
+	"github.com/millrace/millrace/kafka"
 	"github.com/millrace/millrace/replay"
 )
 
@@ -84,5 +88,32 @@ func TestALogThatWasCutIsNoEnd(t *testing.T) {
 	s, err := replay.Run(t.Context(), f.Cluster, replay.Func(func(context.Context, event.Event) error { return nil }), replay.Config{ID: "r1", Read: of("orders")})
 	if err == nil || !strings.Contains(err.Error(), "ends at 5") || s.Done {
 		t.Fatalf("%v, %+v: what was to be replayed is no longer there, and nobody said so", err, s)
+	}
+}
+
+// A cluster whose topic of offsets is being made, or is moving, has no coordinator for a moment.
+func TestACoordinatorThatIsAwayIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "orders"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.Close)
+	asked := 0
+	k.ControlKey(int16(kmsg.FindCoordinator), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		if k.KeepControl(); asked > 4 {
+			return nil, nil, false
+		}
+		asked++
+		res := req.ResponseKind().(*kmsg.FindCoordinatorResponse) //nolint:forcetypeassert // by its key
+		res.ErrorCode = kerr.CoordinatorNotAvailable.Code
+		for _, key := range req.(*kmsg.FindCoordinatorRequest).CoordinatorKeys { //nolint:forcetypeassert // as above
+			res.Coordinators = append(res.Coordinators, kmsg.FindCoordinatorResponseCoordinator{Key: key, ErrorCode: kerr.CoordinatorNotAvailable.Code})
+		}
+		return res, nil, true
+	})
+	_, err = replay.Find(t.Context(), kafka.Cluster{Seeds: k.ListenAddrs()}, "r1")
+	if !errors.Is(err, replay.ErrNotFound) {
+		t.Fatal(err)
 	}
 }

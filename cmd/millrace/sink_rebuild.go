@@ -163,7 +163,7 @@ func (a *app) awaitRebuild(ctx context.Context, c kafka.Cluster, admin sink.Admi
 	for {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: nothing live was changed; type it again to go on", ctx.Err())
+			return hint(fmt.Errorf("%w: nothing live was changed", ctx.Err()), "to go on, type it again; --afresh gives up what it has made")
 		case err := <-ended:
 			return rebuildError(cfg.Name, cmpError(err, errors.New("it ended before it had caught up")))
 		case <-tick.C:
