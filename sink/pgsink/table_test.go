@@ -75,7 +75,7 @@ func TestTableDDL(t *testing.T) {
   "uid" uuid,
   "doc" jsonb,
   PRIMARY KEY ("id", "n")
-)`},
+) WITH (fillfactor = 85)`},
 		{"appended", sink.Table{Name: "log", Append: true}, []schemas.Column{field("n", schemas.KindInt, false), eventID}, `CREATE TABLE "public"."log" (
   "n" bigint NOT NULL,
   "event_id" text NOT NULL,
