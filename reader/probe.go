@@ -93,7 +93,17 @@ func fetch(ctx context.Context, client *kgo.Client, isolation kgo.IsolationLevel
 		}
 	}
 	out := map[key]answer{}
+	type asking struct {
+		leader int32
+		keys   []key
+	}
+	var ask []asking
 	for leader, keys := range byLeader {
+		ask = append(ask, asking{leader, keys})
+	}
+	for len(ask) > 0 {
+		leader, keys := ask[0].leader, ask[0].keys
+		ask = ask[1:]
 		req := fetchRequest(isolation, details, keys, at)
 		resp, err := req.RequestWith(ctx, client.Broker(int(leader)))
 		if err == nil {
@@ -113,6 +123,14 @@ func fetch(ctx context.Context, client *kgo.Client, isolation kgo.IsolationLevel
 					KeepControlRecords: control, Offset: at[k], IsolationLevel: isolation, Topic: topic, Partition: k.partition,
 				}
 				fp, next := kgo.ProcessFetchPartition(opts, &t.Partitions[i], kgo.DefaultDecompressor(), nil)
+				end := fp.HighWatermark
+				if isolation == kgo.ReadCommitted() {
+					end = fp.LastStableOffset
+				}
+				if len(keys) > 1 && fp.Err == nil && len(fp.Records) == 0 && next <= at[k] && at[k] < end {
+					ask = append(ask, asking{leader, []key{k}}) // its batch is larger than what is left: only the first one is given whole
+					continue
+				}
 				out[k] = answer{FetchPartition: fp, next: next, topicID: details[topic].ID}
 			}
 		}
