@@ -87,6 +87,7 @@ func TestRealShop(t *testing.T) {
 		stop = open("shipping", shop.Services["shipping"])
 	}
 	await(t, "every order is shipped", func() bool { return length(t, adm, shop.Shipments) >= orders })
+	await(t, "every callback is taken", func() bool { return length(t, adm, shop.Callbacks) >= 2*orders }) // the late ones come after the shipment
 	await(t, "every order is counted", func() bool { return total().Orders >= orders })
 	for _, group := range []string{"shipping", "fraud", "analytics", "provider"} {
 		await(t, "both poisons are dead letters of "+group, func() bool { return length(t, adm, shop.Orders+"."+group+".dlq") == 2 })
