@@ -111,7 +111,7 @@ func (st *stand) reset(cfg consumer.Config) {
 	three := func(g groups.Group) bool { return g.State == "Stable" && len(g.Members) == 3 }
 	st.await("joined by a stranger", three)
 	_, errs = st.offsets(5, apply+" --wait 10s")
-	st.says(errs, "did not leave within 10s: stranger at ", "the pause was taken back")
+	st.says(errs, "did not leave within 10s: ", "stranger at ", "the pause was taken back")
 	st.await("whole again", three)
 	if after := st.commits(); !slices.EqualFunc(before, after, func(a, b kadm.Offset) bool { return a.At == b.At }) {
 		st.Errorf("before %+v, after %+v", before, after)
