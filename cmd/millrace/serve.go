@@ -69,7 +69,7 @@ func (a *app) serve(ctx context.Context, args []string, f serveFlags) error {
 	case args[0] == "sink" && f.sink == "":
 		return hint(usage(errors.New("name the sink's file")), "millrace serve sink -f sink.yaml", "see how one is written:  millrace sink --help")
 	case args[0] == "sink":
-		return a.runSink(ctx, f.sink, f.gateway.metrics, f.create)
+		return a.runSink(ctx, f.sink, f.gateway.metrics, f.create, false) // evolve is said in the file
 	}
 	if f.listen == "" {
 		f.listen = "127.0.0.1:8081"

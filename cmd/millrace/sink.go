@@ -95,7 +95,7 @@ func (a *app) openSink(ctx context.Context, f sinkFlags) (*openedSink, error) {
 
 func (a *app) sinkCommand() *cobra.Command {
 	var file, listen string
-	var create bool
+	var create, evolve bool
 	cmd := &cobra.Command{
 		Use: "sink", Short: "Write events to tables and files, each once, whatever crashes",
 		Long: `Write events to tables of PostgreSQL or SQLite, or to Parquet files, each once, whatever crashes: the position is in the
@@ -126,22 +126,24 @@ database that is away is waited for.`,
 			if file == "" {
 				return cmd.Help()
 			}
-			return a.runSink(cmd.Context(), file, listen, create)
+			return a.runSink(cmd.Context(), file, listen, create, evolve)
 		},
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "", "the `file` that describes the sink")
 	cmd.Flags().StringVar(&listen, "metrics", a.getenv(service.Env("metrics")), "serve /metrics, /healthz and /readyz on this `address` [MILLRACE_METRICS]")
+	cmd.Flags().BoolVar(&evolve, "evolve", false, "add the nullable columns that a schema has got to the tables, as evolve: true in the file")
 	cmd.Flags().BoolVar(&create, "create-topics", a.getenv(service.Env("create-topics")) == "true", "create missing dead-letter topics at start [MILLRACE_CREATE_TOPICS]")
 	cmd.AddCommand(a.sinkDescribeCommand(), a.sinkRewindCommand(), a.sinkRebuildCommand())
 	return cmd
 }
 
 // runSink runs a sink as a service does: settings, logs, metrics, health, pauses and an orderly stop.
-func (a *app) runSink(ctx context.Context, path, listen string, create bool) error {
+func (a *app) runSink(ctx context.Context, path, listen string, create, evolve bool) error {
 	f, err := readSinkFile(a.path(path))
 	if err != nil {
 		return err
 	}
+	f.config.Evolve = f.config.Evolve || evolve
 	if err := a.mustWrite(); err != nil {
 		return err
 	}
